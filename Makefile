@@ -1,0 +1,49 @@
+# Everything a newcomer needs: each target makes the environment first, if it is not there yet.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+NICE    = OMP_NUM_THREADS=1
+
+.PHONY: reproduce test test-notebooks lab pretrain readme export clean help
+
+help:
+	@echo "make reproduce   the whole method on the drawn VOC: tables, figures and a page in runs/minivoc (no download, no GPU)"
+	@echo "make test        tests, and every notebook from top to bottom"
+	@echo "make lab         JupyterLab at the first notebook"
+	@echo "make export      nbs/*.ipynb -> fmwsss/*.py, notebooks cleaned"
+	@echo "make readme      nbs/index.ipynb -> README.md"
+	@echo "make pretrain    train the miniature CLIP and SAM again (hours; the trained ones are in fmwsss/weights)"
+
+$(VENV)/installed: settings.ini setup.py
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python 3.11 or newer is needed, this is {v[0]}.{v[1]}: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable ".[dev]"
+	@touch $@
+
+reproduce: $(VENV)/installed
+	$(BIN)/fmwsss reproduce minivoc
+
+test: $(VENV)/installed
+	$(NICE) $(BIN)/python -m pytest tests -n 2 --dist worksteal -q
+	$(MAKE) --no-print-directory test-notebooks
+
+test-notebooks: $(VENV)/installed
+	$(NICE) $(BIN)/python -m pytest tests/notebooks.py -n 2 --dist worksteal -q
+
+lab: $(VENV)/installed
+	$(BIN)/jupyter lab nbs/index.ipynb
+
+pretrain: $(VENV)/installed
+	mkdir -p runs/pretrain
+	$(BIN)/papermill benchmarks/pretrain_clip.ipynb runs/pretrain/pretrain_clip.ipynb -k python3
+	$(BIN)/papermill benchmarks/pretrain_sam.ipynb runs/pretrain/pretrain_sam.ipynb -k python3
+
+export: $(VENV)/installed
+	$(BIN)/nbdev_export
+	$(BIN)/nbdev_clean
+
+readme: $(VENV)/installed
+	$(BIN)/python nbs/readme.py
+
+clean:
+	rm -rf runs build dist *.egg-info
