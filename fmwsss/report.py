@@ -7,15 +7,15 @@ __all__ = ['METHODS', 'MARKS', 'TASKS', 'PERCENT', 'METRIC', 'MISSING', 'VERDICT
            'EXPECTED', 'LEADS', 'STRIPS', 'TRAINING', 'TEXT_VALUES', 'Run', 'read_info', 'load_run', 'natural',
            'is_missing', 'percent', 'scaled', 'points', 'number', 'duration', 'method_name', 'seed_rows', 'main_split',
            'miou_of', 'against', 'listing', 'seed_sentences', 'model_sentence', 'short_of', 'verdict', 'quantity',
-           'margin', 'claim_sentence', 'Cell', 'percent_columns', 'column_label', 'cell_of', 'page_table',
-           'published_rows', 'pivot_table', 'gain_table', 'gap_cell', 'model_table', 'claim_table', 'claim_cell',
-           'encode_picture', 'encode_drawing', 'caption_of', 'embed_figures', 'figure_part', 'render', 'section',
-           'cards_of', 'gain_cards', 'summary_section', 'home_of', 'gallery', 'result_sections', 'slug', 'csv_table',
-           'flat', 'pairs_table', 'making_section', 'notebook_links', 'facts_of', 'when', 'build_report', 'write_page',
-           'key_columns', 'compare_tables', 'compare_runs', 'compare_page', 'compare_sentences', 'side_table', 'paired',
-           'side_figures']
+           'margin', 'claim_sentence', 'Cell', 'percent_columns', 'column_label', 'decimals_of', 'cell_of',
+           'page_table', 'published_rows', 'pivot_table', 'gain_table', 'gap_cell', 'model_table', 'claim_table',
+           'claim_cell', 'encode_picture', 'encode_drawing', 'caption_of', 'embed_figures', 'figure_part', 'render',
+           'section', 'cards_of', 'gain_cards', 'summary_section', 'home_of', 'gallery', 'result_sections', 'slug',
+           'csv_table', 'flat', 'pairs_table', 'making_section', 'notebook_links', 'facts_of', 'when', 'build_report',
+           'write_page', 'key_columns', 'compare_tables', 'compare_runs', 'compare_page', 'compare_sentences',
+           'side_table', 'paired', 'side_figures']
 
-# %% ../nbs/16_report.ipynb #4646fef8
+# %% ../nbs/16_report.ipynb #eece38d4
 import base64, io, json, math, re
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,7 +26,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-# %% ../nbs/16_report.ipynb #2c343423
+# %% ../nbs/16_report.ipynb #ca96db68
 @dataclass
 class Run:
     "What a run folder holds: `info` is run.json, `tables` name -> DataFrame, `figures` and `notebooks` are paths, `problems` are sentences."
@@ -67,9 +67,9 @@ def natural(path):
     "Sort key that puts strip_10 after strip_9."
     return [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", Path(path).stem)]
 
-# %% ../nbs/16_report.ipynb #c683e014
-METHODS = dict(cam="Raw CAM", caa_uniform="CAA, uniform attention", caa="CAA", crf="Dense CRF", affinitynet="AffinityNet", pamr="PAMR",
-               sams_slic="SAMS, SLIC masks", sams_felzenszwalb="SAMS, Felzenszwalb masks", sams="SAMS", bound="Bound: true class of each mask")
+# %% ../nbs/16_report.ipynb #52564ac7
+METHODS = dict(cam="raw CAM", caa_uniform="CAA with uniform attention", caa="CAA", crf="dense CRF", affinitynet="AffinityNet", pamr="PAMR",
+               sams_slic="SAMS with SLIC masks", sams_felzenszwalb="SAMS with Felzenszwalb masks", sams="SAMS", bound="bound: true class of each mask")
 MARKS = dict(caa_uniform="control", bound="uses the ground truth", oracle="uses the ground truth")
 TASKS = dict(classification="coarse", segmentation="fine")
 PERCENT = re.compile(r"(^|_)(m?iou|map|ap|precision|recall|accuracy|acc|share|activation|f1)(_|$)")
@@ -94,16 +94,17 @@ def scaled(value):
 
 def points(difference):
     "A difference of fractions, signed, in percentage points: 0.052 -> '+5.2 points'."
-    return f"{difference * 100:+.1f} points"
+    return f"{difference * 100:+.1f} points".replace("-", "−")
 
 
-def number(value):
-    "Any value as short text: three significant digits, thousands with a narrow space, yes/no, a dash for a missing one."
+def number(value, decimals=None):
+    "Any value as short text: three significant digits (or so many decimals), thousands with a narrow space, yes/no, a dash for a missing one."
     if is_missing(value): return MISSING
     if isinstance(value, (bool,)) or type(value).__name__ == "bool_": return "yes" if value else "no"
     if not hasattr(value, "__float__"): return str(value)
     value = float(value)
     if not math.isfinite(value): return str(value)
+    if decimals is not None and (value == 0 or abs(value) >= 0.5 * 10 ** -decimals): return f"{value:,.{decimals}f}".replace(",", "\u202f" if abs(value) >= 10000 else "")
     if value == int(value) or abs(value) >= 1000: return f"{value:,.0f}".replace(",", "\u202f") if abs(value) >= 10000 else f"{value:.0f}"
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.2e}" if abs(value) < 1e-3 else f"{value:.3g}"
 
@@ -120,7 +121,7 @@ def method_name(method):
     "The name of a method for people; an unknown one stays as it is."
     return METHODS.get(method, str(method).replace("_", " "))
 
-# %% ../nbs/16_report.ipynb #9ffbcf35
+# %% ../nbs/16_report.ipynb #bb65f331
 def seed_rows(tables):
     "Rows of seeds.csv that hold a mean over classes (rows of single classes, if there are any, are dropped); None without the table."
     seeds = tables.get("seeds")
@@ -142,18 +143,21 @@ def miou_of(seeds, task, split, method):
     return float(variants.max()) if len(variants) else None
 
 
-def against(value, base, name):
-    "One comparison in words: 'gains 5.2 points over CAA', 'loses 0.4 points against CAA' or 'equals CAA'."
-    gap = round((value - base) * 100, 1)
-    if gap == 0: return f"equals {name}"
-    return f"gains {gap:.1f} points over {name}" if gap > 0 else f"loses {-gap:.1f} points against {name}"
+def against(value, rivals):
+    "A value beside others, [(name, value)], in words: 'gains 5.2 points over CAA and 3.1 over dense CRF, and loses 0.4 points against PAMR'."
+    gaps = [(name, round((value - other) * 100, 1)) for name, other in rivals]
+    said = []
+    for verb, word, part in (("gains", "over", [g for g in gaps if g[1] > 0]), ("loses", "against", [g for g in gaps if g[1] < 0])):
+        if part: said.append(f"{verb} " + listing([f"{abs(gap):.1f}{' points' if k == 0 else ''} {word} {name}" for k, (name, gap) in enumerate(part)]))
+    if equal := [name for name, gap in gaps if gap == 0]: said.append(f"equals {listing(equal)}")
+    return ", and ".join(said)
 
 
 def listing(texts):
     "['a', 'b', 'c'] -> 'a, b and c'."
     return texts[0] if len(texts) == 1 else ", ".join(texts[:-1]) + " and " + texts[-1]
 
-# %% ../nbs/16_report.ipynb #6ba0b8c2
+# %% ../nbs/16_report.ipynb #dd251191
 def seed_sentences(seeds):
     "What the seeds table says, in sentences: the best method of each task, SAMS against its rivals, fine against coarse."
     split, found = main_split(seeds), []
@@ -165,19 +169,19 @@ def seed_sentences(seeds):
         found.append(f"The best {kind} seeds on {split}{images} come from {method_name(measured.idxmax())}: mIoU {percent(measured.max())}.")
         sams = miou_of(seeds, task, split, "sams")
         rivals = [(m, miou_of(seeds, task, split, m)) for m in ("caa", "crf", "sams_felzenszwalb", "affinitynet")]
-        words = [against(sams, v, method_name(m)) for m, v in rivals if sams is not None and v is not None]
-        if words: found.append(f"With {kind} seeds, SAMS {listing(words)}.")
+        rivals = [(method_name(m), v) for m, v in rivals if v is not None]
+        if sams is not None and rivals: found.append(f"With {kind} seeds, SAMS {against(sams, rivals)}.")
     coarse, fine = (miou_of(seeds, task, split, "sams") for task in TASKS)
-    if coarse is not None and fine is not None: found.append(f"From coarse to fine, SAMS {against(fine, coarse, 'the coarse seeds')} on {split}.")
+    if coarse is not None and fine is not None: found.append(f"On {split}, the fine seeds of SAMS {against(fine, [('its coarse seeds', coarse)]).replace('gains', 'gain').replace('loses', 'lose').replace('equals', 'equal')}.")
     return found
 
 
 def model_sentence(models):
-    "How many measures of models.csv meet their target, and by how much the others miss."
+    "How many targets of models.csv are met, and by how much the others are missed."
     rows = models.dropna(subset=["value", "target"])
     missed = rows[rows["value"] < rows["target"]]
-    text = f"Of {len(rows)} measures of the two models, {len(rows) - len(missed)} meet their target"
-    short = [f"{r.model} {r.measure} (by {short_of(r.measure, r.target - r.value)})" for r in missed.itertuples()]
+    text = f"Of {len(rows)} targets for CLIP and SAM, {len(rows) - len(missed)} {'is' if len(rows) - len(missed) == 1 else 'are'} met"
+    short = [f"{r.model}: {r.measure} (by {short_of(r.measure, r.target - r.value)})" for r in missed.itertuples()]
     return text + (f"; missed: {'; '.join(short)}." if short else ".")
 
 
@@ -185,7 +189,7 @@ def short_of(measure, gap):
     "A gap in points if the measure is a percentage, else as a number."
     return f"{gap * 100:.1f} points" if METRIC.search(measure) else number(gap)
 
-# %% ../nbs/16_report.ipynb #f00cf97d
+# %% ../nbs/16_report.ipynb #4a4bae56
 VERDICTS = dict(holds=("good", "✓"), partly=("fair", "≈")) | {"does not hold": ("bad", "✗"), "not measured": ("none", "–")}
 
 
@@ -208,20 +212,21 @@ def margin(claim, expected, found):
     a, b = quantity(expected), quantity(found)
     if not a or not b or bool(a[1]) != bool(b[1]): return ""
     gap = b[0] - a[0]
-    if a[1]: return f"{gap:+.1f} points"
-    return points(gap) if METRIC.search(claim) and max(abs(a[0]), abs(b[0])) <= 1.5 else f"{gap:+.3g}"
+    if a[1]: return points(gap / 100)
+    return points(gap) if METRIC.search(claim) and max(abs(a[0]), abs(b[0])) <= 1.5 else f"{gap:+.3g}".replace("-", "−")
 
 
 def claim_sentence(claims):
     "How many claims hold, and which do not."
     told = [(str(r["claim"]), verdict(r.get("holds"))) for _, r in claims.iterrows()]
-    text = f"Of {len(told)} claims, {sum(v == 'holds' for _, v in told)} hold"
+    held = sum(v == "holds" for _, v in told)
+    text = f"Of {len(told)} claims, {held} {'holds' if held == 1 else 'hold'}"
     for word, lead in (("partly", "partly"), ("does not hold", "not holding"), ("not measured", "not measured")):
         named = [c for c, v in told if v == word]
-        if named: text += f"; {lead}: " + "; ".join(named)
+        if named: text += f"; {lead}: " + listing([f"“{c}”" for c in named])
     return text + "."
 
-# %% ../nbs/16_report.ipynb #fe966fc1
+# %% ../nbs/16_report.ipynb #1df156c4
 @dataclass
 class Cell:
     "One table cell: text shown, value sorted by, length of its bar in per cent, colour tone, a mark beside the text, a link."
@@ -243,15 +248,23 @@ def column_label(name, unit=""):
     "A column name for people: seconds_per_image -> 'seconds per image', miou -> 'mIoU (%)'."
     words = str(name).replace("_", " ")
     for old, new in (("miou", "mIoU"), ("iou", "IoU"), ("map", "mAP")): words = re.sub(rf"\b{old}\b", new, words)
-    return words + (f" ({unit})" if unit else "")
+    return words + (f"\u00a0({unit})" if unit else "")
 
 
-def cell_of(value, factor=None, bar=False):
+def decimals_of(column):
+    "Decimals that give the middle value of a numeric column three significant digits (0 to 4); 0 if all are integers, None if it is no number."
+    if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column): return None
+    sizes = column.abs()[column.abs() > 0].dropna()
+    if not len(sizes) or (sizes == sizes.round()).all(): return 0
+    return int(min(max(2 - math.floor(math.log10(sizes.median())), 0), 4))
+
+
+def cell_of(value, factor=None, bar=False, decimals=None):
     "A value of a CSV file as a Cell; `factor` makes it a percentage with one decimal, `bar` draws its length."
     if is_missing(value): return Cell(MISSING)
     if factor: return Cell(f"{value * factor:.1f}", float(value), min(max(value * factor, 0), 100) if bar else None)
     link = value if isinstance(value, str) and re.fullmatch(r"https?://[^\s\"'<>]+", value) else ""
-    return Cell(number(value), value if isinstance(value, str) else float(value), link=link)
+    return Cell(number(value, decimals), value if isinstance(value, str) else float(value), link=link)
 
 
 def page_table(name, caption, table, rows=None, columns=None, source="", **more):
@@ -259,7 +272,8 @@ def page_table(name, caption, table, rows=None, columns=None, source="", **more)
     scale = percent_columns(table)
     columns = columns or [column_label(c, "%" if c in scale else "") for c in table.columns]
     if rows is None:
-        rows = [[cell_of(v, scale.get(c), bar=not (table[c] < 0).any() if c in scale else False) for c, v in zip(table.columns, values)]
+        bars, decimals = {c for c in scale if not (table[c] < 0).any() and table[c].max() * scale[c] >= 10}, {c: decimals_of(table[c]) for c in table.columns}
+        rows = [[cell_of(v, scale.get(c), c in bars, decimals[c]) for c, v in zip(table.columns, values)]
                 for values in table.itertuples(index=False, name=None)]
     for cells, published in zip(rows, published_rows(name, table)):
         if published and cells: cells[0].mark = "published"
@@ -274,10 +288,11 @@ def published_rows(name, table):
     if "published" in table and pd.api.types.is_bool_dtype(table["published"]): return list(table["published"])
     return [str(name).startswith("published")] * len(table)
 
-# %% ../nbs/16_report.ipynb #30be9321
+# %% ../nbs/16_report.ipynb #2810dfa3
 def pivot_table(seeds):
     "Seeds at a glance: a row for each method, a column for each task and split; the best measured method of a column is marked."
-    pairs = [(t, s) for t in dict.fromkeys([*TASKS, *seeds["task"]]) for s in dict.fromkeys(seeds["split"])
+    splits = dict.fromkeys([main_split(seeds), *seeds["split"]])
+    pairs = [(t, s) for s in splits for t in dict.fromkeys([*TASKS, *seeds["task"]])
              if len(seeds[(seeds["task"] == t) & (seeds["split"] == s)])]
     methods = sorted(dict.fromkeys(seeds["method"]), key=lambda m: list(METHODS).index(m) if m in METHODS else len(METHODS) - 3)
     rows = [[Cell(method_name(m), m, mark=MARKS.get(m, ""))] for m in methods]
@@ -287,8 +302,8 @@ def pivot_table(seeds):
         for row, m in zip(rows, methods):
             row.append(cell_of(means.get(m), 100, bar=True))
             if m == best: row[-1].mark, row[-1].tone = "best", "good"
-    labels = ["method"] + [f"{TASKS.get(t, t)}, {s} (mIoU %)" for t, s in pairs]
-    return page_table("glance", "mIoU of the seeds by method, task and split. Best: the highest that does not use the ground truth.", seeds[:0], rows, labels)
+    labels = ["method"] + [f"{TASKS.get(t, t)}, {s} (mIoU\u00a0%)" for t, s in pairs]
+    return page_table("run-glance", "mIoU of the seeds by method, task and split. Best: the highest that does not use the ground truth.", seeds[:0], rows, labels)
 
 
 STEPS = [("Affinity: CAA over raw CAM", "caa", "cam"), ("Attention: CAA over uniform attention", "caa", "caa_uniform"),
@@ -302,16 +317,16 @@ def gain_table(seeds):
     tasks = [t for t in TASKS if t in set(seeds["task"])]
     for label, better, base in STEPS:
         pairs = [(miou_of(seeds, t, split, better), miou_of(seeds, t, split, base)) for t in tasks]
-        cells = [Cell(MISSING) if None in p else gap_cell(p[0] - p[1]) for p in pairs]
+        cells = [Cell(MISSING) if None in p else gap_cell(p[0] - p[1], tone=better != "bound") for p in pairs]
         if any(c.sort is not None for c in cells): rows.append([Cell(label, label)] + cells)
     labels = ["step"] + [f"{TASKS[t]}, {split} (points)" for t in tasks]
-    return page_table("gains", f"What each step adds in mIoU on {split}, in percentage points.", seeds[:0], rows, labels) if rows else None
+    return page_table("run-gains", f"What each step adds in mIoU on {split}, in percentage points.", seeds[:0], rows, labels) if rows else None
 
 
-def gap_cell(gap, factor=100):
-    "A signed difference, coloured when it would not be rounded to zero."
+def gap_cell(gap, factor=100, tone=True):
+    "A signed difference, coloured (unless `tone` is False) when it would not be rounded to zero."
     shown = round(gap * factor, 1)
-    return Cell(f"{shown:+.1f}" if shown else "0.0", float(gap), tone="good" if shown > 0 else "bad" if shown < 0 else "")
+    return Cell(f"{shown:+.1f}".replace("-", "−") if shown else "0.0", float(gap), tone="" if not tone or not shown else "good" if shown > 0 else "bad")
 
 
 def model_table(models):
@@ -323,10 +338,11 @@ def model_table(models):
         met = None if is_missing(target) or is_missing(value) else value >= target
         told = Cell("no target", "no target") if met is None else Cell("✓ met", "met", tone="good") if met else Cell(
             f"✗ missed by {short_of(measure, target - value)}", "missed", tone="bad")
-        rows.append([Cell(str(r.get("model", "")), str(r.get("model", ""))), Cell(measure, measure), told]
+        name = f"{r.get('model', '')}: {measure}"
+        rows.append([Cell(name, name), told]
                     + [Cell(MISSING) if is_missing(v) else Cell(show(v) if isinstance(v, (int, float)) else str(v), v) for v in (value, target)])
-    return page_table("models", "The embedded models measured on scenes they never saw.", models[:0], rows,
-                      ["model", "measure", "target met?", "value", "target"], "tables/models.csv")
+    return page_table("models", "What was measured of CLIP and SAM, and the target, if there is one.", models[:0], rows,
+                      ["model and measure", "target met?", "value", "target"], "tables/models.csv")
 
 
 def claim_table(claims):
@@ -347,17 +363,20 @@ def claim_cell(claim, value):
     if told and not told[1] and METRIC.search(claim) and re.fullmatch(r"\s*[+-]?\d*\.\d+\s*", str(value)): return Cell(percent(told[0]), told[0])
     return cell_of(value)
 
-# %% ../nbs/16_report.ipynb #b6d6e35a
+# %% ../nbs/16_report.ipynb #1f36fc46
 def encode_picture(path, width):
-    "A PNG file as (bytes, mime, (width, height)): at most `width` pixels wide; PNG or JPEG, whichever is smaller."
+    "A PNG file as (bytes, mime, (width, height)): at most `width` pixels wide; JPEG, or PNG if it has few colours and is smaller so."
     with Image.open(path) as opened: image = opened.convert("RGBA")
     image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     if image.width > width: image = image.resize((width, max(1, round(image.height * width / image.width))), Image.LANCZOS)
-    png, jpeg = io.BytesIO(), io.BytesIO()
-    image.save(png, "PNG", optimize=True)
-    image.save(jpeg, "JPEG", quality=86, subsampling=0, optimize=True, progressive=True)
-    small, mime = min((png, "image/png"), (jpeg, "image/jpeg"), key=lambda p: len(p[0].getvalue()))
-    return small.getvalue(), mime, image.size
+    drawn = image.getcolors(8192) is not None                       # a chart has few colours, a photograph has many
+    tries = {"image/jpeg": dict(format="JPEG", quality=86, subsampling=0)} | ({"image/png": dict(format="PNG", optimize=True)} if drawn else {})
+    encoded = {}
+    for mime, options in tries.items():
+        image.save(buffer := io.BytesIO(), **options)
+        encoded[mime] = buffer.getvalue()
+    mime = min(encoded, key=lambda m: len(encoded[m]))
+    return encoded[mime], mime, image.size
 
 
 def encode_drawing(path):
@@ -398,9 +417,9 @@ def figure_part(path, data, mime, size):
     "One embedded figure as a dict for the template; the alternative text is the caption and what kind of picture it is."
     caption = caption_of(path)
     return dict(id=f"figure-{path.stem}", uri=f"data:{mime};base64,{base64.b64encode(data).decode()}", size=size, caption=caption,
-                alt=f"Figure {path.stem.replace('_', ' ')}: {caption}", file=f"figures/{path.name}", strip=size[0] > 2.2 * size[1])
+                alt=f"Figure {path.stem.replace('_', ' ')}: {caption}", file=f"figures/{path.name}", label=f"figures/{path.name}", strip=size[0] > 2.2 * size[1])
 
-# %% ../nbs/16_report.ipynb #d48c9098
+# %% ../nbs/16_report.ipynb #fb0a0882
 STYLE = """
 :root { color-scheme: light dark; --bg:#f6f7f9; --card:#fff; --ink:#1a2028; --soft:#515b67; --line:#dfe3e8; --link:#0a58a8; --band:#12304f; --band-ink:#fff;
   --band-soft:#c3d4e6; --bar:#a9c9ea; --hover:#f1f5f9; --good:#17663a; --good-bg:#e1f3e7; --bad:#a3231b; --bad-bg:#fce8e6; --fair:#7a4b00; --fair-bg:#fdf0d5;
@@ -420,47 +439,47 @@ p { margin: 0 0 1rem; max-width: 46rem } a { color: var(--link); text-underline-
 .wrap { max-width: 86rem; margin: 0 auto; padding: 0 clamp(1rem, 3vw, 2.5rem) }
 header { background: var(--band); color: var(--band-ink) } header .wrap { padding-top: clamp(1.6rem, 4vw, 3rem); padding-bottom: clamp(1.6rem, 4vw, 2.6rem) }
 header p { color: var(--band-soft); margin: 0; max-width: none } header code { color: var(--band-ink) } .kicker { font-weight: 600; letter-spacing: .06em; text-transform: uppercase; font-size: .82rem }
-.facts { display: flex; flex-wrap: wrap; gap: .3rem 1.6rem } .facts span { white-space: nowrap } .facts code { white-space: normal }
+.facts { display: flex; flex-wrap: wrap; gap: .3rem 1.6rem } 
 .columns { display: grid; grid-template-columns: 13rem minmax(0, 1fr); gap: clamp(1.5rem, 3vw, 3.5rem); align-items: start }
 nav { position: sticky; top: 0; max-height: 100vh; overflow-y: auto; padding: 2.2rem 0 } nav h2 { font-size: .82rem; letter-spacing: .06em; text-transform: uppercase; color: var(--soft); margin-bottom: .6rem }
 nav ul { list-style: none; margin: 0; padding: 0 } nav a { display: block; padding: .32rem .8rem; border-left: 3px solid var(--line); color: var(--soft); text-decoration: none; font-size: .95rem; line-height: 1.35 }
 nav a:hover { color: var(--ink) } nav a[aria-current] { border-color: var(--link); color: var(--ink); font-weight: 600 }
 main { padding: 2.2rem 0 4rem; min-width: 0 } section { margin-bottom: 3.4rem } .lead { color: var(--soft) }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(11rem, 100%), 1fr)); gap: .9rem; margin: 1rem 0 1.6rem; padding: 0; list-style: none }
-.cards li { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: .95rem 1.1rem; display: flex; flex-direction: column }
+.cards { display: grid; grid-template-columns: repeat(var(--n), minmax(0, 1fr)); gap: .9rem; margin: 1rem 0 1.6rem; padding: 0; list-style: none }
+.cards li { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: .95rem 1.1rem; display: grid; grid-row: span 3; grid-template-rows: subgrid; row-gap: .15rem }
 .cards b { font-size: 1.85rem; line-height: 1.15; letter-spacing: -.02em } .cards .good { color: var(--good) } .cards .bad { color: var(--bad) } .cards .fair { color: var(--fair) }
-.cards span { color: var(--soft); font-size: .92rem; line-height: 1.35 } .cards .name { color: var(--ink); font-weight: 600; margin-bottom: .35rem }
+.cards span { color: var(--soft); font-size: .92rem; line-height: 1.35 } .cards .name { color: var(--ink); font-weight: 600; align-self: end }
 .says { max-width: 54rem; padding-left: 1.2rem } .says li { margin-bottom: .45rem; overflow-wrap: anywhere } .says li::marker { color: var(--soft) }
-.note { border-left: 4px solid var(--fair); background: var(--fair-bg); border-radius: 0 8px 8px 0; padding: .8rem 1.1rem; margin: 1rem 0; max-width: 54rem } .note p:last-child, .note ul { margin-bottom: 0 } .note ul { margin-top: .2rem; padding-left: 1.2rem } .note strong { color: var(--fair) }
+.note { border-left: 4px solid var(--fair); background: var(--fair-bg); border-radius: 0 8px 8px 0; padding: .8rem 1.1rem; margin: 1rem 0; max-width: 54rem } .note p { margin: 0 } .note ul { margin: .2rem 0 0; padding-left: 1.2rem } .note strong { color: var(--fair) }
 .box { position: relative; overflow-x: auto; margin: 1rem 0 .4rem; border: 1px solid var(--line); border-radius: 10px; background:
   linear-gradient(90deg, var(--card) 40%, transparent) left / 3rem 100% no-repeat local, linear-gradient(270deg, var(--card) 40%, transparent) right / 3rem 100% no-repeat local,
   linear-gradient(90deg, var(--shade), transparent) left / .7rem 100% no-repeat scroll, linear-gradient(270deg, var(--shade), transparent) right / .7rem 100% no-repeat scroll, var(--card) }
 .tall { max-height: 34rem; overflow-y: auto }
 table { border-collapse: collapse; width: 100%; font-size: .95rem; line-height: 1.4 } caption { text-align: left; color: var(--soft); font-size: .92rem } caption span { display: inline-block; position: sticky; left: 0; padding: .75rem .9rem .35rem; max-width: min(54rem, calc(100vw - 2.6rem)) }
 th, td { padding: .5rem .9rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line) } tbody tr:last-child > * { border-bottom: 0 }
-thead th { vertical-align: bottom; font-weight: 600; font-size: .87rem; color: var(--soft); border-bottom: 2px solid var(--line) } tbody th { font-weight: 600 } tbody tr:hover { background: var(--hover) }
-.number { text-align: right; white-space: nowrap } td.text { min-width: 7rem; max-width: 34rem } .wide td.text { min-width: 9rem } .wide tbody th { min-width: 15rem } .wide td:last-child { min-width: 17rem }
-th button { all: unset; cursor: pointer; white-space: nowrap; padding: .1rem .25rem; margin: 0 -.25rem } th button:focus-visible { outline: 3px solid var(--link); border-radius: 3px } th button:hover { color: var(--ink) }
-th button::after { content: "↕" / ""; margin-left: .35em; opacity: .65 } [aria-sort=ascending] button::after { content: "↑" / ""; opacity: 1; color: var(--link) } [aria-sort=descending] button::after { content: "↓" / ""; opacity: 1; color: var(--link) }
+thead th { vertical-align: bottom; font-weight: 600; font-size: .87rem; color: var(--soft); border-bottom: 2px solid var(--line) } tbody th { font-weight: 600 } tbody th.long { font-weight: 500 } tbody tr:hover { background: var(--hover) }
+.number { text-align: right } td.number { white-space: nowrap } td.text { max-width: 34rem } td.short { white-space: nowrap } td.long { min-width: 14rem } .wide tbody th { min-width: 13.5rem }
+th button { all: unset; cursor: pointer; padding: .25rem; margin: -.15rem -.25rem } th button:focus-visible { outline: 3px solid var(--link); border-radius: 3px } th button:hover { color: var(--ink) }
+th button::after { content: "\\00a0↕" / ""; opacity: .65 } [aria-sort=ascending] button::after { content: "\\00a0↑" / ""; opacity: 1; color: var(--link) } [aria-sort=descending] button::after { content: "\\00a0↓" / ""; opacity: 1; color: var(--link) }
 .bar { display: block; height: 4px; margin-top: .2rem; border-radius: 2px; background: var(--bar); width: calc(var(--w) * 1%); min-width: 2px } .good .bar { background: var(--good) }
 td.good { color: var(--good); font-weight: 600 } td.bad { color: var(--bad); font-weight: 600 } td.fair { color: var(--fair); font-weight: 600 } .pill { display: inline-block; border-radius: 99px; padding: .08rem .7rem; white-space: nowrap; background: var(--none-bg) } .good > .pill { background: var(--good-bg) } .bad > .pill { background: var(--bad-bg) } .fair > .pill { background: var(--fair-bg) }
-.mark { display: inline-block; margin-left: .4rem; padding: 0 .5rem; border: 1px solid currentColor; border-radius: 99px; font-size: .78rem; font-weight: 500; line-height: 1.45; color: var(--mark); white-space: nowrap } .good .mark { color: var(--good) }
+.mark { display: inline-block; padding: 0 .5rem; border: 1px solid currentColor; border-radius: 99px; font-size: .78rem; font-weight: 500; line-height: 1.45; color: var(--mark); white-space: nowrap } .good .mark { color: var(--good) }
 .source { font-size: .88rem; color: var(--soft); margin: 0 0 1.4rem }
 details { margin: .8rem 0; border: 1px solid var(--line); border-radius: 10px; background: var(--card) } details > .in { padding: 0 1.1rem .8rem } summary { cursor: pointer; padding: .7rem 1.1rem; font-weight: 600 } summary:hover { background: var(--hover); border-radius: 10px }
-figure { margin: 1.2rem 0 1.6rem } .picture { overflow-x: auto; background: #fff; border: 1px solid var(--line); border-radius: 10px; padding: .6rem } .picture a { display: block; border-radius: 4px } figure img { display: block; max-width: 100%; height: auto; margin: 0 auto } .strip img { width: 100% }
+figure { margin: 1.2rem 0 1.6rem } .picture { overflow-x: auto; background: #fff; border: 1px solid var(--line); border-radius: 10px; padding: .6rem } .picture a { display: block; border-radius: 4px } figure img { display: block; max-width: 100%; height: auto; margin: 0 auto } .strip img { width: 100% } figure:not(.strip) { max-width: 48rem }
 figcaption { color: var(--soft); font-size: .93rem; margin-top: .45rem; max-width: 54rem; overflow-wrap: anywhere } .gallery { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(24rem, 100%), 1fr)); gap: 0 1.6rem; align-items: start } .gallery .strip { grid-column: 1 / -1 }
 .sides { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 0 1.4rem }
 footer { border-top: 1px solid var(--line); color: var(--soft); font-size: .9rem; padding: 1.2rem 0 2rem } .hidden { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap }
 @media (min-width: 105rem) { html { font-size: 118% } .wrap { max-width: 92rem } }
 @media (max-width: 62rem) { html { scroll-padding-top: 4.2rem } .columns { display: block } nav { z-index: 5; background: var(--bg); border-bottom: 1px solid var(--line); margin: 0 calc(-1 * clamp(1rem, 3vw, 2.5rem)); padding: .5rem clamp(1rem, 3vw, 2.5rem); overflow-x: auto }
   nav h2 { display: none } nav ul { display: flex; gap: .2rem } nav a { white-space: nowrap; border: 0; border-radius: 99px; padding: .45rem .8rem } nav a[aria-current] { background: var(--none-bg) } main { padding-top: 1.4rem } }
-@media (max-width: 40rem) { body { font-size: 1rem } .cards { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: .6rem } .cards li { padding: .75rem .85rem } .cards b { font-size: 1.45rem } h2 { font-size: 1.4rem } th, td { padding: .45rem .7rem } .sides { grid-template-columns: 1fr } .strip img { min-width: 46rem } }
+@media (max-width: 40rem) { body { font-size: 1rem } .cards { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: .6rem } .cards li { padding: .75rem .85rem } .cards b { font-size: 1.45rem } h2 { font-size: 1.4rem } th, td { padding: .45rem .7rem } .sides { grid-template-columns: minmax(0, 1fr) } .strip img { min-width: 46rem } .box:not(.wide) tbody th { position: sticky; left: 0; max-width: 9.5rem; background: var(--card); border-right: 1px solid var(--line); overflow-wrap: break-word } }
 @media (prefers-reduced-motion: reduce) { html { scroll-behavior: auto } }
 @media print { :root { --bg:#fff; --card:#fff; --ink:#000; --soft:#444; --line:#bbb; --link:#000; --band:#fff; --band-ink:#000; --band-soft:#444; --bar:#bbb; --good:#0f5a2f; --good-bg:#fff; --bad:#8f1d16; --bad-bg:#fff; --fair:#6a4100; --fair-bg:#fff; --none-bg:#fff; --mark:#333 }
   body { font-size: 10pt } nav, .skip, th button::after { display: none !important } .columns { display: block } .box, .tall, .picture { overflow: visible; max-height: none; background: none } figure, tr, .cards, .note { break-inside: avoid } h2, h3 { break-after: avoid } section { margin-bottom: 1.4rem } table { font-size: 8.5pt } th, td { padding: .2rem .4rem } .wide td, .wide th, td.text { min-width: 0 !important } th button { white-space: normal } .strip img { min-width: 0 } }
 """
 
-# %% ../nbs/16_report.ipynb #2854b732
+# %% ../nbs/16_report.ipynb #b1836303
 SCRIPT = """
 "use strict";
 const status = document.getElementById("status");
@@ -508,7 +527,7 @@ follow();
 addEventListener("beforeprint", () => document.querySelectorAll("details").forEach(d => d.open = true));
 """
 
-# %% ../nbs/16_report.ipynb #6e67252c
+# %% ../nbs/16_report.ipynb #57ffba99
 TEMPLATE = """
 {%- macro table(t) %}
 <div class="box{{ ' tall' if t.rows|length > 30 }}{{ ' wide' if t.wide|default(false) }}" role="region" aria-labelledby="{{ t.id }}" tabindex="0">
@@ -516,21 +535,21 @@ TEMPLATE = """
 <thead><tr>{% for label, kind in t.columns %}<th scope="col" class="{{ kind }}" data-type="{{ kind }}" aria-sort="none"><button type="button">{{ label }}</button></th>{% endfor %}</tr></thead>
 <tbody>
 {%- for row in t.rows %}
-<tr>{% for c in row %}{% set tag = 'th' if loop.first else 'td' %}<{{ tag }}{% if loop.first %} scope="row"{% endif %} class="{{ t.columns[loop.index0][1] }}{{ ' ' ~ c.tone if c.tone }}"
+<tr>{% for c in row %}{% set tag = 'th' if loop.first else 'td' %}<{{ tag }}{% if loop.first %} scope="row"{% endif %} class="{{ t.columns[loop.index0][1] }}{{ ' ' ~ c.tone if c.tone }}{{ ' short' if c.text|length < 17 else ' long' if c.text|length > 36 }}"
  data-sort="{{ '' if c.sort is none else c.sort }}">{% if c.link %}<a href="{{ c.link }}" rel="noreferrer">{{ c.text }}</a>{% elif c.text[:1] in '✓✗≈' and c.text or c.tone == 'none' %}<span class="pill">{{ c.text }}</span>{% else %}{{ c.text }}{% endif %}
-{%- if c.mark %}<span class="mark">{{ c.mark }}</span>{% endif %}{% if c.bar is not none %}<span class="bar" style="--w:{{ '%.1f'|format(c.bar) }}"></span>{% endif %}</{{ tag }}>{% endfor %}</tr>
+{%- if c.mark %} <span class="mark">{{ c.mark }}</span>{% endif %}{% if c.bar is not none %}<span class="bar" style="--w:{{ '%.1f'|format(c.bar) }}"></span>{% endif %}</{{ tag }}>{% endfor %}</tr>
 {%- endfor %}
 </tbody></table></div>
 <p class="source">{% if t.source %}Table as a file: <a href="{{ t.source }}">{{ t.source }}</a>{% endif %}</p>
 {%- endmacro %}
 {%- macro picture(f) %}
-<figure id="{{ f.id }}"{% if f.strip %} class="strip"{% endif %}><div class="picture" role="region" aria-label="{{ f.file }}" tabindex="0"><a href="{{ f.file }}" aria-label="Open {{ f.file }} in full size"><img src="{{ f.uri }}" alt="{{ f.alt }}" width="{{ f.size[0] }}" height="{{ f.size[1] }}" decoding="async"></a></div>
+<figure id="{{ f.id }}"{% if f.strip %} class="strip"{% endif %}><div class="picture" role="region" aria-label="{{ f.label }}" tabindex="0">{% if f.file %}<a href="{{ f.file }}" aria-label="Open {{ f.file }} in full size">{% endif %}<img src="{{ f.uri }}" alt="{{ f.alt }}" width="{{ f.size[0] }}" height="{{ f.size[1] }}">{% if f.file %}</a>{% endif %}</div>
 <figcaption>{{ f.caption }}</figcaption></figure>
 {%- endmacro %}
 {%- macro part(p) %}
 {%- if p.kind == 'heading' %}<h3>{{ p.text }}</h3>
 {%- elif p.kind == 'text' %}<p>{{ p.text }}</p>
-{%- elif p.kind == 'cards' %}<ul class="cards">{% for c in p.cards %}<li><span class="name">{{ c.name }}</span><b class="{{ c.tone }}">{{ c.value }}</b><span>{{ c.note }}</span></li>{% endfor %}</ul>
+{%- elif p.kind == 'cards' %}<ul class="cards" style="--n:{{ p.cards|length if p.cards|length < 5 else 3 }}">{% for c in p.cards %}<li><span class="name">{{ c.name }}</span><b class="{{ c.tone }}">{{ c.value }}</b><span>{{ c.note }}</span></li>{% endfor %}</ul>
 {%- elif p.kind == 'says' %}<ul class="says">{% for s in p.texts %}<li>{{ s }}</li>{% endfor %}</ul>
 {%- elif p.kind == 'note' %}<div class="note"><p><strong>{{ p.title }}</strong></p><ul>{% for s in p.texts %}<li>{{ s }}</li>{% endfor %}</ul></div>
 {%- elif p.kind == 'figures' %}<div class="gallery">{% for f in p.figures %}{{ picture(f) }}{% endfor %}</div>
@@ -584,7 +603,7 @@ def section(id, title, lead="", parts=()):
     "A section of the page; parts that are None are left out."
     return dict(id=id, title=title, lead=lead, parts=[p for p in parts if p])
 
-# %% ../nbs/16_report.ipynb #4712efe4
+# %% ../nbs/16_report.ipynb #57f4f459
 def cards_of(run, seeds):
     "The figures at the top of the page: best seeds, gains of SAMS, targets met, claims that hold (those that the run has)."
     cards = []
@@ -598,7 +617,7 @@ def cards_of(run, seeds):
     if (models := run.tables.get("models")) is not None and {"value", "target"} <= set(models.columns):
         rows = models.dropna(subset=["value", "target"])
         met = int((rows["value"] >= rows["target"]).sum())
-        cards.append(dict(name="Model targets", value=f"{met} of {len(rows)}", tone="good" if met == len(rows) else "fair", note="met by the embedded CLIP and SAM"))
+        cards.append(dict(name="Model targets", value=f"{met} of {len(rows)}", tone="good" if met == len(rows) else "fair", note="met by CLIP and SAM"))
     if (claims := run.tables.get("claims")) is not None and "claim" in claims:
         held = sum(verdict(v) == "holds" for v in claims.get("holds", []))
         cards.append(dict(name="Claims", value=f"{held} of {len(claims)}", tone="good" if held == len(claims) else "fair", note="hold on this data"))
@@ -635,16 +654,16 @@ def summary_section(run, seeds):
     return section("summary", "Summary", "", [
         dict(kind="cards", cards=cards) if cards else None, dict(kind="says", texts=says) if says else None,
         dict(kind="note", title="Notes of this run", texts=notes) if notes else None,
-        dict(kind="note", title="Not on this page", texts=run.problems + missing) if run.problems + missing else None])
+        dict(kind="note", title="Missing or failed", texts=run.problems + missing) if run.problems + missing else None])
 
-# %% ../nbs/16_report.ipynb #d1d0a3c0
+# %% ../nbs/16_report.ipynb #4d5b4c4b
 LEADS = dict(
-    refiners="The same CAMs, refined in different ways. Settings of each refiner were chosen on the tuning split, not on the one shown.",
+    refiners="The same CAMs, refined in different ways.",
     ablations="One factor at a time, everything else as in the run.",
     segmentation="A segmentation network trained on the pseudo labels of each refiner, and on the ground truth.",
     efficiency="Where time, memory and disk go.",
     baselines="The field's reference points on the same data.",
-    published="Figures from the literature, each with its source. None of them was measured in this run.",
+    published="Figures from the literature, each with its source. What is marked as published was not measured in this run.",
     gallery="Pictures chosen by rule, not by hand.")
 STRIPS, TRAINING = re.compile(r"strip"), re.compile(r"training|loss|curve")
 
@@ -691,7 +710,7 @@ def csv_table(name, table, fold=False, limit=1000):
     caption = f"{name.replace('_', ' ').capitalize()}: {rows}."
     return page_table(name, caption, table[:limit], source=f"tables/{name}.csv", fold=f"All rows of {name}.csv" if fold or len(table) > 60 else "")
 
-# %% ../nbs/16_report.ipynb #4e2205e7
+# %% ../nbs/16_report.ipynb #ba353ea6
 def flat(values, prefix=""):
     "A nested dict as a flat one: {'a': {'b': 1}} -> {'a.b': 1}; lists become text."
     if not isinstance(values, dict): return {prefix or "value": values}
@@ -714,9 +733,9 @@ def making_section(run):
     if "settings" in run.tables: parts.append(page_table("settings", "Settings, and the split on which each was chosen.", run.tables["settings"], source="tables/settings.csv"))
     if info.get("stages"):
         stages = pd.DataFrame(info["stages"])
-        parts.append(page_table("stages", "Stages: images, how many were computed or reused from an earlier run, and seconds.", stages))
+        parts.append(page_table("run-stages", "Stages: images, how many were computed or reused from an earlier run, and seconds.", stages))
     if links := notebook_links(run): parts += [dict(kind="heading", text="Executed notebooks"), dict(kind="links", links=links)]
-    details = [pairs_table(key, f"{title} of this run.", info.get(key) if isinstance(info.get(key), dict) else {key: info[key]} if info.get(key) else None, title)
+    details = [pairs_table(f"run-{key}", f"{title} of this run.", info.get(key) if isinstance(info.get(key), dict) else {key: info[key]} if info.get(key) else None, title)
                for key, title in (("parameters", "Parameters"), ("seeds", "Random seeds"), ("versions", "Versions"), ("machine", "Machine"))]
     details = [p for p in details if p]
     return section("making", "How this run was made", f"Command: {info['command']}" if info.get("command") else "",
@@ -726,11 +745,13 @@ def making_section(run):
 def notebook_links(run):
     "(href, text, note) of each executed notebook, with its seconds and whether it failed."
     told = {str(n.get("name")): n for n in run.info.get("notebooks") or []}
+
     def note(stem):
         facts = told.get(stem, {})
         seconds = f" – {duration(facts['seconds'])}" if facts.get("seconds") is not None else ""
         return seconds + ("" if facts.get("ok", True) else " – ✗ failed")
-    return [(f"notebooks/{f.name}", f.stem, note(f.stem)) for f in run.notebooks]
+    order = sorted(run.notebooks, key=lambda f: (list(told).index(f.stem) if f.stem in told else len(told), f.stem))
+    return [(f"notebooks/{f.name}", f.stem, note(f.stem)) for f in order]
 
 
 def facts_of(info):
@@ -751,7 +772,7 @@ def when(started):
     except ValueError: return str(started)
     return f"{moment.day} {moment:%B %Y, %H:%M}"
 
-# %% ../nbs/16_report.ipynb #76800449
+# %% ../nbs/16_report.ipynb #5378deb9
 def build_report(run, title=None):
     """Write `<run>/report.html`, one page that needs nothing else, and return its path.
 
@@ -764,7 +785,7 @@ def build_report(run, title=None):
     preset = str(found.info.get("preset") or found.path.resolve().name)
     sections = [summary_section(found, seeds), *result_sections(found, seeds, homes), making_section(found)]
     page = render(title or f"Seeds from CLIP and SAM: {preset}", f"Run report · {preset}", facts_of(found.info), sections,
-                  "Made by fmwsss from the tables of this run. Published figures are marked as published; every other figure was measured.")
+                  "Made by fmwsss. Figures marked as published come from the literature, all others from the tables of this run.")
     return write_page(found.path / "report.html", page)
 
 
@@ -774,7 +795,7 @@ def write_page(path, page):
     part.write_text(page, encoding="utf-8")
     return part.replace(path)
 
-# %% ../nbs/16_report.ipynb #cfc9411c
+# %% ../nbs/16_report.ipynb #fbc389b9
 TEXT_VALUES = {"comment", "expected", "found", "holds", "value", "source", "by_how_much", "chosen_on", "target"}
 
 
@@ -817,7 +838,7 @@ def compare_runs(run_a, run_b, page=None):
     if page is not None: write_page(page, compare_page(a, b, table))
     return table
 
-# %% ../nbs/16_report.ipynb #529cab27
+# %% ../nbs/16_report.ipynb #2bc9dbf5
 def compare_page(a, b, table):
     "The page of two runs side by side, as text: `a` and `b` are Runs, `table` is what `compare_runs` found."
     names = [r.path.resolve().name for r in (a, b)]
@@ -831,7 +852,7 @@ def compare_page(a, b, table):
             sections.append(section(slug(name), name.replace("_", " ").capitalize(), "", [side_table(name, f"{name}.csv in both runs; the difference is B − A.", rows, names)]))
     parts, problems = [embed_figures(r.figures, r.problems, 1_000_000) for r in (a, b)], a.problems + b.problems
     sections.append(section("figures", "Figures", "Left A, right B (on a phone: A above B).", [side_figures(fig, parts) for fig in paired(a.figures, b.figures)]))
-    if problems: sections[0]["parts"].append(dict(kind="note", title="Not on this page", texts=problems))
+    if problems: sections[0]["parts"].append(dict(kind="note", title="Missing or failed", texts=problems))
     return render(f"{names[0]} and {names[1]} side by side", "Two runs compared", [f"A: {names[0]}", f"B: {names[1]}"], sections, "Made by fmwsss from the tables of both runs.")
 
 
@@ -867,4 +888,4 @@ def paired(a, b):
 def side_figures(name, parts):
     "One figure of both runs beside each other, marked A and B."
     found = [(mark, part) for mark, side in zip("AB", parts) for path, part in side.items() if path.name == name]
-    return dict(kind="sides", figures=[part | dict(id=f"{part['id']}-{mark}", caption=f"{mark}: {part['caption']}", alt=f"{mark}: {part['alt']}") for mark, part in found])
+    return dict(kind="sides", figures=[part | dict(id=f"{part['id']}-{mark}", caption=f"{mark}: {part['caption']}", alt=f"{mark}: {part['alt']}", label=f"{mark}: {part['label']}", file="") for mark, part in found])

@@ -1,0 +1,112 @@
+"""The page in a real browser, from disk: sorting, console, phone, colours, accessibility. Run with: pytest -m browser
+
+It needs Chromium and its driver (Debian: apt-get install chromium chromium-driver) and selenium (pip install selenium). The accessibility check
+needs axe-core as well (npm install axe-core; name its axe.min.js in the environment variable AXE, or keep it in ./node_modules)."""
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from report_run import make_run
+
+pytestmark = pytest.mark.browser
+HOW = 'apt-get install chromium chromium-driver; pip install selenium'
+AXE = [Path(p) for p in (os.environ.get('AXE'), 'node_modules/axe-core/axe.min.js') if p]
+SIZES = dict(projector=(1400, 900), phone=(390, 844))
+
+
+@pytest.fixture(scope='module')
+def browser():
+    webdriver = pytest.importorskip('selenium.webdriver', reason=f'selenium is not installed: {HOW}')
+    chrome, driver = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None), shutil.which('chromedriver')
+    if not chrome or not driver: pytest.skip(f'no Chromium or no chromedriver: {HOW}')
+    options = webdriver.ChromeOptions()
+    options.binary_location = chrome
+    for flag in ('--headless=new', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--force-prefers-reduced-motion'): options.add_argument(flag)
+    options.set_capability('goog:loggingPrefs', {'browser': 'ALL', 'performance': 'ALL'})
+    chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield chrome
+    chrome.quit()
+
+
+@pytest.fixture(scope='module')
+def pages(tmp_path_factory):
+    from fmwsss.report import build_report, compare_runs
+    root = tmp_path_factory.mktemp('browser')
+    compare_runs(make_run(root / 'a'), make_run(root / 'b'), page=root / 'compare.html')
+    return dict(report=build_report(root / 'a'), compare=root / 'compare.html')
+
+
+def show(browser, page, size='projector', scheme='light'):
+    width, height = SIZES[size]
+    browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', dict(width=width, height=height, deviceScaleFactor=1, mobile=size == 'phone'))
+    browser.execute_cdp_cmd('Emulation.setEmulatedMedia', dict(features=[dict(name='prefers-color-scheme', value=scheme)]))
+    browser.get(page.as_uri())
+
+
+def column(browser, table, k):
+    return browser.execute_script('return [...document.getElementById(arguments[0]).closest("table").tBodies[0].rows].map(r => r.cells[arguments[1]].dataset.sort)', table, k)
+
+
+def head(browser, table, k):
+    return browser.execute_script('return document.getElementById(arguments[0]).closest("table").tHead.rows[0].cells[arguments[1]]', table, k)
+
+
+def test_sorting_by_mouse_and_keyboard(browser, pages):
+    from selenium.webdriver.common.keys import Keys
+    show(browser, pages['report'])
+    before, th = column(browser, 'table-run-glance', 1), head(browser, 'table-run-glance', 1)
+    th.find_element('tag name', 'button').click()
+    assert th.get_attribute('aria-sort') == 'descending'
+    assert column(browser, 'table-run-glance', 1) == sorted(before, key=float, reverse=True) != before
+    th.find_element('tag name', 'button').send_keys(Keys.ENTER)
+    assert th.get_attribute('aria-sort') == 'ascending' and column(browser, 'table-run-glance', 1) == sorted(before, key=float)
+    first = head(browser, 'table-run-glance', 0)
+    first.find_element('tag name', 'button').send_keys(Keys.SPACE)
+    assert (first.get_attribute('aria-sort'), th.get_attribute('aria-sort')) == ('ascending', 'none')
+    assert 'method' in browser.execute_script('return document.getElementById("status").textContent')
+
+
+def test_missing_values_stay_last(browser, pages):
+    show(browser, pages['report'])
+    button = head(browser, 'table-per_class', 1).find_element('tag name', 'button')
+    for _ in range(2):
+        button.click()
+        assert column(browser, 'table-per_class', 1)[-1] == ''
+
+
+@pytest.mark.parametrize('size', SIZES)
+@pytest.mark.parametrize('name', ['report', 'compare'])
+def test_no_overflow_no_errors_no_requests(browser, pages, name, size):
+    browser.get_log('browser'), browser.get_log('performance')
+    show(browser, pages[name], size)
+    wide = browser.execute_script('document.querySelectorAll("details").forEach(d => d.open = true); return [document.documentElement.scrollWidth, innerWidth]')
+    assert wide[0] <= wide[1] == SIZES[size][0]
+    assert browser.execute_script('return [...document.images].every(i => i.complete && i.naturalWidth > 0)')
+    assert browser.get_log('browser') == []
+    asked = [m['message'] for m in browser.get_log('performance') if '"Network.requestWillBeSent"' in m['message']]
+    assert asked and not [m for m in asked if 'http://' in m.split('"initiator"')[0] or 'https://' in m.split('"initiator"')[0]]
+
+
+def test_contents_follow_the_reader(browser, pages):
+    show(browser, pages['report'])
+    for name in ('models', 'making'):
+        browser.find_element('css selector', f'nav a[href="#{name}"]').click()
+        browser.execute_async_script('requestAnimationFrame(() => requestAnimationFrame(arguments[0]))')
+        assert browser.find_element('css selector', 'nav a[aria-current]').get_attribute('hash') == f'#{name}'
+
+
+@pytest.mark.parametrize('scheme', ['light', 'dark'])
+@pytest.mark.parametrize('size', SIZES)
+@pytest.mark.parametrize('name', ['report', 'compare'])
+def test_accessibility(browser, pages, name, size, scheme):
+    axe = next((p for p in AXE if p.is_file()), None)
+    if axe is None: pytest.skip('no axe-core: npm install axe-core, or name its axe.min.js in AXE')
+    show(browser, pages[name], size, scheme)
+    browser.execute_script('document.querySelectorAll("details").forEach(d => d.open = true)')
+    browser.execute_script(axe.read_text(encoding='utf-8'))
+    found = browser.execute_async_script('const done = arguments[0]; axe.run().then(r => done(r.violations.map(v => v.id + ": " + v.nodes[0].html)))')
+    assert found == []
