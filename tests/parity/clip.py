@@ -5,11 +5,8 @@ import torch
 import torch.nn.functional as F
 from fmwsss.cam import PUBLISHED_EPS, class_scores, masked_softmax, softmax_gradcam
 from fmwsss.features import attention_maps, encode_image_trunk, image_features, last_block, padded_patches, patch_grid
-try: from fmwsss.losses import contrastive_loss
-except ImportError:
-    def contrastive_loss(s, y, reduce):
-        pos=y.bool(); neg=s.masked_fill(pos,-torch.inf).logsumexp(1,keepdim=True); return (torch.logaddexp(s,neg)-s)[pos].mean()
-from fmwsss.models import EOS, clip_from_state_dict
+from fmwsss.losses import contrastive_loss
+from fmwsss.models import clip_from_state_dict
 from fmwsss.prompts import PromptLearner
 from . import FOLDER, Case
 
