@@ -14,7 +14,7 @@ __all__ = ['IGNORE', 'MAX_PIXELS', 'MIN_SIDE', 'PAIR_LINE', 'SUFFIXES', 'KINDS',
            'count_files', 'expected_parts', 'part_state', 'status', 'resume_download', 'fetch', 'archive_members',
            'extract', 'download', 'export_voc', 'pack', 'place_file', 'export_mmseg']
 
-# %% ../nbs/02_data.ipynb #27e67e3e
+# %% ../nbs/02_data.ipynb #4713655a
 import csv
 import difflib
 import hashlib
@@ -37,7 +37,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .names import COCO_CLASSES, COCO_IDS, VOC_CLASSES, load_label, palette, save_label
 
-# %% ../nbs/02_data.ipynb #629a7d97
+# %% ../nbs/02_data.ipynb #26a377a3
 IGNORE = 255                                                            # "do not ask me" in a mask: borders, unclear pixels
 
 
@@ -48,7 +48,7 @@ def multi_hot(mask, n_classes):
     labels[present[(present > 0) & (present != IGNORE)].astype(int) - 1] = 1
     return labels
 
-# %% ../nbs/02_data.ipynb #c0a758eb
+# %% ../nbs/02_data.ipynb #d8015af6
 class DataError(ValueError):
     "Something in the data is not as it should be; the message is one line: what, where, what to do."
 
@@ -60,7 +60,7 @@ class MissingData(DataError, FileNotFoundError):
 MAX_PIXELS = 89_478_485                                                 # Pillow's own warning limit (1/4 GiB of RGB)
 MIN_SIDE = 8                                                            # pixels; smaller pictures show nothing
 
-# %% ../nbs/02_data.ipynb #986d02e3
+# %% ../nbs/02_data.ipynb #c2c7d209
 def upright_size(picture):
     "(height, width) of an open Pillow image after its EXIF rotation."
     width, height = picture.size
@@ -87,7 +87,7 @@ def to_rgb(picture):
         return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
     return picture.convert("RGB")
 
-# %% ../nbs/02_data.ipynb #cfe281ae
+# %% ../nbs/02_data.ipynb #e3bcbce3
 def reason(error):
     "The cause of an error in a few words on one line."
     if isinstance(error, UnidentifiedImageError): return "unknown format"
@@ -115,7 +115,7 @@ def decode(path, read, max_pixels=MAX_PIXELS):
         except MemoryError: raise
         except Exception as error: raise DataError(f"image {path} is damaged ({reason(error)}): get it again or take it off the list") from None
 
-# %% ../nbs/02_data.ipynb #230f1986
+# %% ../nbs/02_data.ipynb #80d5b647
 def warn_if_animated(path, picture):
     "Warn that only the first frame of an animation is used (a phone's MPO is a photo with a preview, no animation)."
     if getattr(picture, "is_animated", False) and picture.format != "MPO":
@@ -138,7 +138,7 @@ def image_size(path):
     "(H, W) of an image file after EXIF rotation, from its header. Raises DataError like read_image."
     return decode(path, upright_size)
 
-# %% ../nbs/02_data.ipynb #05a93577
+# %% ../nbs/02_data.ipynb #b098945b
 def read_mask(path, n_classes, size=None):
     """Label map of a palette or grey PNG: (H, W) uint8, 0 background, 1..n_classes, 255 ignore.
 
@@ -154,7 +154,7 @@ def read_mask(path, n_classes, size=None):
         raise DataError(f"mask {path} has unknown labels {unknown[:5]}: allowed are 0 (background), 1..{n_classes} and {IGNORE} (ignore); check the class list")
     return mask
 
-# %% ../nbs/02_data.ipynb #c5ea3dd9
+# %% ../nbs/02_data.ipynb #aafb4a8c
 def read_text(path):
     "Text of a file in UTF-8 (with or without byte-order mark), UTF-16 with mark, or else Latin-1 (Windows-1252)."
     try: data = Path(path).read_bytes()
@@ -175,7 +175,7 @@ def safe_name(name, where):
         raise DataError(f"{where}: {name!r} leads out of the data folder: use names inside it")
     return name
 
-# %% ../nbs/02_data.ipynb #65e8c0e5
+# %% ../nbs/02_data.ipynb #4e3daccc
 PAIR_LINE = re.compile(r"/?JPEGImages/(.+)\.jpe?g(\s+/?SegmentationClass\w*/.*)?$", re.IGNORECASE)
 
 
@@ -194,7 +194,7 @@ def read_list(path):
     if not names: raise DataError(f"list {path} names no image: fill it or choose another split")
     return list(names)
 
-# %% ../nbs/02_data.ipynb #c6e28b71
+# %% ../nbs/02_data.ipynb #3c70fdbf
 def class_index(name, classes, where):
     "Place of the class `name` in `classes`; raise DataError with the closest known name if it is unknown."
     if name in classes: return classes.index(name)
@@ -240,7 +240,7 @@ def row_labels(row, where):
     if odd: raise DataError(f"{where}: {cells[odd]!r} in column {odd!r}: write 0 or 1 in the column of a class, or call the column labels")
     return [name for name, value in cells.items() if value == "1"]
 
-# %% ../nbs/02_data.ipynb #3dd020a4
+# %% ../nbs/02_data.ipynb #dfad1031
 def read_labels(path, classes=None, split=None):
     """Table of image-level labels -> (dict image name -> (C,) uint8, classes).
 
@@ -264,7 +264,7 @@ def read_labels(path, classes=None, split=None):
         for label in labels: vectors[name][class_index(label, classes, f"table {path}, line {lines[name]}")] = 1
     return vectors, classes
 
-# %% ../nbs/02_data.ipynb #45ae2bb0
+# %% ../nbs/02_data.ipynb #dcea28f7
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 
@@ -287,7 +287,7 @@ def files_by_stem(folder, suffixes=SUFFIXES):
         if suffix.lower() in order: found[unicodedata.normalize("NFC", stem)] = Path(folder) / name
     return found
 
-# %% ../nbs/02_data.ipynb #6159358b
+# %% ../nbs/02_data.ipynb #8158a4ea
 def file_stamp(path):
     "Bytes of a file and a checksum of its last 4 kB (which in PNG includes the checksum of all pixels): a short text."
     with open(path, "rb") as file:
@@ -359,7 +359,7 @@ class Dataset:
         "What the mask of image i depends on, as short text."
         return file_stamp(self.mask_path(i)) if self.mask_path(i) else ""
 
-# %% ../nbs/02_data.ipynb #88cec9bd
+# %% ../nbs/02_data.ipynb #dcfdc6ca
 def voc_root(root):
     "The folder with JPEGImages: `root` itself, or VOCdevkit/VOC2012 or VOC2012 below it."
     root = need_folder(root, "data folder")
@@ -419,7 +419,7 @@ class VOCDataset(Dataset):
         rows = {os.path.splitext(name)[0] if os.path.splitext(name)[1].lower() in SUFFIXES else name: row for name, row in rows.items()}
         return need_files(ids, rows, "images", f"table {path}", "the split")
 
-# %% ../nbs/02_data.ipynb #37aa4ff1
+# %% ../nbs/02_data.ipynb #52527912
 def flat_name(name):
     "File name `cats/1.jpg` -> id `cats__1`, which is safe as the name of a result file."
     return os.path.splitext(re.sub(r"[/\\]+", "__", name))[0]
@@ -482,7 +482,7 @@ class FolderDataset(Dataset):
                 if file.is_file(): return file
         raise MissingData(f"table {path}: image {name!r} is not in {root}: add the file or remove the line")
 
-# %% ../nbs/02_data.ipynb #97c5e83c
+# %% ../nbs/02_data.ipynb #d7e49dba
 def read_instances(path):
     """COCO annotation file -> (dict image id -> (file name, H, W), dict image id -> list of (area, label 1..80, shape, crowd)).
 
@@ -523,7 +523,7 @@ def paint_objects(objects, height, width, crowd="class"):
         label_map[shape_mask(shape, height, width)] = IGNORE if is_crowd and crowd == "ignore" else label
     return label_map
 
-# %% ../nbs/02_data.ipynb #55aaa903
+# %% ../nbs/02_data.ipynb #de4a364c
 def first_folder(root, names):
     "The first of several sub-folders that exists, or None."
     return next((root / name for name in names if (root / name).is_dir()), None)
@@ -585,7 +585,7 @@ class COCODataset(Dataset):
         parts = [[area, label, *(shape if isinstance(shape, list) else [shape])] for area, label, shape, _ in self._objects[self.ids[i]][2]]
         return f"{self.crowd}:{zlib.crc32(repr([[getattr(p, 'tolist', lambda: p)() for p in part] for part in parts]).encode()):08x}"
 
-# %% ../nbs/02_data.ipynb #80ece551
+# %% ../nbs/02_data.ipynb #92beed99
 KINDS = ("minivoc", "voc2012", "coco2014", "folder")
 PUBLISHED = {("voc2012", "train"): 1464, ("voc2012", "train_aug"): 10582, ("voc2012", "val"): 1449, ("voc2012", "trainval"): 2913,
              ("voc2012", "test"): 1456, ("coco2014", "train2014"): 82081, ("coco2014", "val2014"): 40137}
@@ -617,7 +617,7 @@ def check_class_order(dataset, images=5):
         odd = [dataset.classes[c] for c in np.flatnonzero(multi_hot(mask, len(dataset.classes))) if dataset.classes[c] not in names]
         if odd: raise DataError(f"mask of {dataset.ids[i]} shows {odd[0]!r} but its annotation lists {', '.join(sorted(names))}: the class order of masks and class list differ; use masks with labels in the published order")
 
-# %% ../nbs/02_data.ipynb #3565be84
+# %% ../nbs/02_data.ipynb #cd8405c6
 def open_dataset(kind, root, split=None, check=True, **options):
     """Open a data set: kind minivoc, voc2012, coco2014 or folder; options go to VOCDataset, COCODataset or FolderDataset.
 
@@ -635,7 +635,7 @@ def open_dataset(kind, root, split=None, check=True, **options):
         check_class_order(dataset)
     return dataset
 
-# %% ../nbs/02_data.ipynb #0de3a3a1
+# %% ../nbs/02_data.ipynb #b6a77714
 def find_faults(dataset, progress=False):
     "Read every image, mask and label vector once -> DataFrame id, problem (one line each); empty if all is well."
     from tqdm.auto import tqdm
@@ -655,7 +655,7 @@ def save_labels(path, ids, labels, classes):
         for id, row in zip(ids, labels): writer.writerow([id, ";".join(name for name, there in zip(classes, row) if there)])
     os.replace(unfinished, path)
 
-# %% ../nbs/02_data.ipynb #b1280eca
+# %% ../nbs/02_data.ipynb #44e6809d
 def resize(image, height, width):
     "Resize (H, W, 3) uint8 to (height, width, 3): bicubic when a side grows, by averaging areas when both shrink."
     if image.shape[:2] == (height, width): return image
@@ -675,7 +675,7 @@ def resize_to_patch(image, patch, long_side=None, short_side=None):
     up = lambda side: max(1, -(-round(side * scale) // patch)) * patch
     return resize(image, up(height), up(width))
 
-# %% ../nbs/02_data.ipynb #a99ceb2c
+# %% ../nbs/02_data.ipynb #48297bac
 def jitter_colours(image, rng, strength=(.3, .3, .3, .1)):
     """Random brightness, contrast, saturation (factors 1 +- strength) and hue (shift +- strength of the circle).
 
@@ -692,7 +692,7 @@ def jitter_colours(image, rng, strength=(.3, .3, .3, .1)):
     hsv[..., 0] = (hsv[..., 0].astype(np.int16) + shift) % 180
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
 
-# %% ../nbs/02_data.ipynb #9d6ba614
+# %% ../nbs/02_data.ipynb #48634fa4
 def random_window(height, width, rng, size, scale, short_min):
     """Where a random crop of a randomly scaled image lies in the image itself: (top, left, side) in pixels (float)."""
     factor = rng.uniform(*scale) / max(height, width)
@@ -728,7 +728,7 @@ def crop_nearest(label, top, left, side, size):
     rows, columns = ((start + steps).astype(int).clip(0, n - 1) for start, n in zip((top, left), label.shape))
     return label[rows[:, None], columns]
 
-# %% ../nbs/02_data.ipynb #04582e3d
+# %% ../nbs/02_data.ipynb #ac70914b
 VOC_URL = "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/"
 COCO_URL = "http://images.cocodataset.org/"
 ARCHIVES = dict(                                                        # address, checksum, bytes, {folder or file in it: number of files}
@@ -794,7 +794,7 @@ def status(kind, root):
     table.loc[table["state"].isin(["complete", "there"]), "how to get"] = ""
     return table
 
-# %% ../nbs/02_data.ipynb #696e75a3
+# %% ../nbs/02_data.ipynb #d8731f43
 def resume_download(url, target, part, progress=True):
     "Download `url` into the file `part`, going on where it ends, then rename it `target`."
     import requests
@@ -828,7 +828,7 @@ def fetch(url, folder, known_hash, size=None, progress=True):
     except ValueError: raise DataError(f"{name} from {url} has a wrong checksum: try again, or look for another source") from None
     except (requests.RequestException, OSError) as error: raise MissingData(f"could not download {name} ({type(error).__name__}): {by_hand}") from None
 
-# %% ../nbs/02_data.ipynb #902ccccb
+# %% ../nbs/02_data.ipynb #59c974ea
 def archive_members(archive):
     "Files of an open tar or zip archive: list of (name, bytes, open function); raise DataError for links and paths that lead out."
     members = []
@@ -869,7 +869,7 @@ def extract(path, folder, progress=False):
     except OSError as error:
         raise DataError(f"archive {path} could not be unpacked into {folder} ({reason(error)}): free space or check permissions, then call again") from None
 
-# %% ../nbs/02_data.ipynb #ac302c44
+# %% ../nbs/02_data.ipynb #d9466573
 def download(kind, root, archives=None, keep_archives=False, progress=True):
     """Get VOC 2012 or COCO 2014 into `root` (2 GB, 20 GB): download what is missing, verify, unpack; -> status(kind, root).
 
@@ -886,7 +886,7 @@ def download(kind, root, archives=None, keep_archives=False, progress=True):
         if not keep_archives: path.unlink()
     return status(kind, root)
 
-# %% ../nbs/02_data.ipynb #e815ace9
+# %% ../nbs/02_data.ipynb #186c561f
 def export_voc(seeds_dir, out, ids, archive=True, competition="comp6"):
     """Label maps <id>.png -> VOC test server layout out/results/VOC2012/Segmentation/<competition>_test_cls/<id>.png.
 
@@ -924,7 +924,7 @@ def place_file(source, target, link="symlink"):
         if link == "copy": raise
         shutil.copyfile(source, target)
 
-# %% ../nbs/02_data.ipynb #9e80f94a
+# %% ../nbs/02_data.ipynb #c3a8dc9e
 def export_mmseg(dataset, out, labels_dir=None, split=None, link="symlink"):
     """Folder in mmsegmentation's style: out/img_dir/<split>/<id>.*, out/ann_dir/<split>/<id>.png, out/meta.json (classes, palette).
 

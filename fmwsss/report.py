@@ -10,12 +10,12 @@ __all__ = ['METHODS', 'MARKS', 'TASKS', 'PERCENT', 'METRIC', 'MISSING', 'VERDICT
            'margin', 'claim_sentence', 'Cell', 'percent_columns', 'column_label', 'decimals_of', 'cell_of',
            'page_table', 'published_rows', 'pivot_table', 'gain_table', 'gap_cell', 'model_table', 'claim_table',
            'claim_cell', 'encode_picture', 'encode_drawing', 'caption_of', 'embed_figures', 'figure_part', 'render',
-           'section', 'cards_of', 'gain_cards', 'summary_section', 'home_of', 'gallery', 'result_sections', 'slug',
-           'csv_table', 'flat', 'pairs_table', 'making_section', 'notebook_links', 'facts_of', 'when', 'build_report',
-           'write_page', 'key_columns', 'compare_tables', 'compare_runs', 'compare_page', 'compare_sentences',
-           'side_table', 'paired', 'side_figures']
+           'section', 'cards_of', 'gain_cards', 'summary_section', 'skipped_sentence', 'home_of', 'gallery',
+           'result_sections', 'slug', 'csv_table', 'flat', 'pairs_table', 'making_section', 'notebook_links',
+           'facts_of', 'when', 'build_report', 'write_page', 'key_columns', 'compare_tables', 'compare_runs',
+           'compare_page', 'compare_sentences', 'side_parts', 'side_table', 'paired', 'side_figures']
 
-# %% ../nbs/16_report.ipynb #eece38d4
+# %% ../nbs/16_report.ipynb #92bbd1e4
 import base64, io, json, math, re
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,7 +26,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-# %% ../nbs/16_report.ipynb #ca96db68
+# %% ../nbs/16_report.ipynb #0ded2a8d
 @dataclass
 class Run:
     "What a run folder holds: `info` is run.json, `tables` name -> DataFrame, `figures` and `notebooks` are paths, `problems` are sentences."
@@ -67,7 +67,7 @@ def natural(path):
     "Sort key that puts strip_10 after strip_9."
     return [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", Path(path).stem)]
 
-# %% ../nbs/16_report.ipynb #52564ac7
+# %% ../nbs/16_report.ipynb #7d253e9c
 METHODS = dict(cam="raw CAM", caa_uniform="CAA with uniform attention", caa="CAA", crf="dense CRF", affinitynet="AffinityNet", pamr="PAMR",
                sams_slic="SAMS with SLIC masks", sams_felzenszwalb="SAMS with Felzenszwalb masks", sams="SAMS", bound="bound: true class of each mask")
 MARKS = dict(caa_uniform="control", bound="uses the ground truth", oracle="uses the ground truth")
@@ -121,7 +121,7 @@ def method_name(method):
     "The name of a method for people; an unknown one stays as it is."
     return METHODS.get(method, str(method).replace("_", " "))
 
-# %% ../nbs/16_report.ipynb #bb65f331
+# %% ../nbs/16_report.ipynb #4840e919
 def seed_rows(tables):
     "Rows of seeds.csv that hold a mean over classes (rows of single classes, if there are any, are dropped); None without the table."
     seeds = tables.get("seeds")
@@ -157,7 +157,7 @@ def listing(texts):
     "['a', 'b', 'c'] -> 'a, b and c'."
     return texts[0] if len(texts) == 1 else ", ".join(texts[:-1]) + " and " + texts[-1]
 
-# %% ../nbs/16_report.ipynb #dd251191
+# %% ../nbs/16_report.ipynb #b22c1170
 def seed_sentences(seeds):
     "What the seeds table says, in sentences: the best method of each task, SAMS against its rivals, fine against coarse."
     split, found = main_split(seeds), []
@@ -189,7 +189,7 @@ def short_of(measure, gap):
     "A gap in points if the measure is a percentage, else as a number."
     return f"{gap * 100:.1f} points" if METRIC.search(measure) else number(gap)
 
-# %% ../nbs/16_report.ipynb #4a4bae56
+# %% ../nbs/16_report.ipynb #5bb3cdcc
 VERDICTS = dict(holds=("good", "✓"), partly=("fair", "≈")) | {"does not hold": ("bad", "✗"), "not measured": ("none", "–")}
 
 
@@ -226,7 +226,7 @@ def claim_sentence(claims):
         if named: text += f"; {lead}: " + listing([f"“{c}”" for c in named])
     return text + "."
 
-# %% ../nbs/16_report.ipynb #1df156c4
+# %% ../nbs/16_report.ipynb #b36c9dd7
 @dataclass
 class Cell:
     "One table cell: text shown, value sorted by, length of its bar in per cent, colour tone, a mark beside the text, a link."
@@ -288,7 +288,7 @@ def published_rows(name, table):
     if "published" in table and pd.api.types.is_bool_dtype(table["published"]): return list(table["published"])
     return [str(name).startswith("published")] * len(table)
 
-# %% ../nbs/16_report.ipynb #2810dfa3
+# %% ../nbs/16_report.ipynb #830ed5e7
 def pivot_table(seeds):
     "Seeds at a glance: a row for each method, a column for each task and split; the best measured method of a column is marked."
     splits = dict.fromkeys([main_split(seeds), *seeds["split"]])
@@ -363,7 +363,7 @@ def claim_cell(claim, value):
     if told and not told[1] and METRIC.search(claim) and re.fullmatch(r"\s*[+-]?\d*\.\d+\s*", str(value)): return Cell(percent(told[0]), told[0])
     return cell_of(value)
 
-# %% ../nbs/16_report.ipynb #1f36fc46
+# %% ../nbs/16_report.ipynb #72b06c7f
 def encode_picture(path, width):
     "A PNG file as (bytes, mime, (width, height)): at most `width` pixels wide; JPEG, or PNG if it has few colours and is smaller so."
     with Image.open(path) as opened: image = opened.convert("RGBA")
@@ -419,7 +419,7 @@ def figure_part(path, data, mime, size):
     return dict(id=f"figure-{path.stem}", uri=f"data:{mime};base64,{base64.b64encode(data).decode()}", size=size, caption=caption,
                 alt=f"Figure {path.stem.replace('_', ' ')}: {caption}", file=f"figures/{path.name}", label=f"figures/{path.name}", strip=size[0] > 2.2 * size[1])
 
-# %% ../nbs/16_report.ipynb #fb0a0882
+# %% ../nbs/16_report.ipynb #ecd8c016
 STYLE = """
 :root { color-scheme: light dark; --bg:#f6f7f9; --card:#fff; --ink:#1a2028; --soft:#515b67; --line:#dfe3e8; --link:#0a58a8; --band:#12304f; --band-ink:#fff;
   --band-soft:#c3d4e6; --bar:#a9c9ea; --hover:#f1f5f9; --good:#17663a; --good-bg:#e1f3e7; --bad:#a3231b; --bad-bg:#fce8e6; --fair:#7a4b00; --fair-bg:#fdf0d5;
@@ -479,7 +479,7 @@ footer { border-top: 1px solid var(--line); color: var(--soft); font-size: .9rem
   body { font-size: 10pt } nav, .skip, th button::after { display: none !important } .columns { display: block } .box, .tall, .picture { overflow: visible; max-height: none; background: none } figure, tr, .cards, .note { break-inside: avoid } h2, h3 { break-after: avoid } section { margin-bottom: 1.4rem } table { font-size: 8.5pt } th, td { padding: .2rem .4rem } .wide td, .wide th, td.text { min-width: 0 !important } th button { white-space: normal } .strip img { min-width: 0 } }
 """
 
-# %% ../nbs/16_report.ipynb #b1836303
+# %% ../nbs/16_report.ipynb #dddf44d4
 SCRIPT = """
 "use strict";
 const status = document.getElementById("status");
@@ -527,7 +527,7 @@ follow();
 addEventListener("beforeprint", () => document.querySelectorAll("details").forEach(d => d.open = true));
 """
 
-# %% ../nbs/16_report.ipynb #57ffba99
+# %% ../nbs/16_report.ipynb #bfc6268c
 TEMPLATE = """
 {%- macro table(t) %}
 <div class="box{{ ' tall' if t.rows|length > 30 }}{{ ' wide' if t.wide|default(false) }}" role="region" aria-labelledby="{{ t.id }}" tabindex="0">
@@ -603,7 +603,7 @@ def section(id, title, lead="", parts=()):
     "A section of the page; parts that are None are left out."
     return dict(id=id, title=title, lead=lead, parts=[p for p in parts if p])
 
-# %% ../nbs/16_report.ipynb #57f4f459
+# %% ../nbs/16_report.ipynb #7c9af4c0
 def cards_of(run, seeds):
     "The figures at the top of the page: best seeds, gains of SAMS, targets met, claims that hold (those that the run has)."
     cards = []
@@ -638,7 +638,7 @@ def gain_cards(seeds):
     return cards
 
 
-EXPECTED = ("claims", "seeds", "models", "settings")
+EXPECTED = ("seeds", "claims", "models", "settings")
 
 
 def summary_section(run, seeds):
@@ -646,17 +646,25 @@ def summary_section(run, seeds):
     says = seed_sentences(seeds) if seeds is not None and len(seeds) else []
     if (models := run.tables.get("models")) is not None and {"model", "measure", "value", "target"} <= set(models.columns): says.append(model_sentence(models))
     if (claims := run.tables.get("claims")) is not None and "claim" in claims: says.append(claim_sentence(claims))
-    failed = [str(n.get("name")) for n in run.info.get("notebooks") or [] if not n.get("ok", True)]
+    failed = [n for n in run.info.get("notebooks") or [] if not n.get("ok", True)]
     missing = [f"tables/{name}.csv is not in the run; its section is left out." for name in EXPECTED if name not in run.tables]
     missing += ["There are no figures in the run; the pictures are left out."] if not run.figures else []
-    missing += [f"Notebook {name} failed; what it would have made is missing. Its error is at the end of the executed notebook." for name in failed]
+    missing += [f"Notebook {n.get('name')} failed, so what it makes is missing or old. {n.get('error') or 'Its error is in the executed notebook.'}" for n in failed]
+    missing += skipped_sentence(run.info.get("skipped") or {})
     notes, cards = [str(n) for n in run.info.get("notes") or []], cards_of(run, seeds)
     return section("summary", "Summary", "", [
         dict(kind="cards", cards=cards) if cards else None, dict(kind="says", texts=says) if says else None,
         dict(kind="note", title="Notes of this run", texts=notes) if notes else None,
         dict(kind="note", title="Missing or failed", texts=run.problems + missing) if run.problems + missing else None])
 
-# %% ../nbs/16_report.ipynb #4d5b4c4b
+
+def skipped_sentence(skipped, most=5):
+    "Images a run had to skip (image id -> reason) as a list of at most one sentence."
+    if not skipped: return []
+    named = "; ".join(f"{image} ({reason})" for image, reason in list(skipped.items())[:most])
+    return [f"{number(len(skipped))} images were skipped: {named}{' and others' if len(skipped) > most else ''}."]
+
+# %% ../nbs/16_report.ipynb #85ae1f0d
 LEADS = dict(
     refiners="The same CAMs, refined in different ways.",
     ablations="One factor at a time, everything else as in the run.",
@@ -710,7 +718,7 @@ def csv_table(name, table, fold=False, limit=1000):
     caption = f"{name.replace('_', ' ').capitalize()}: {rows}."
     return page_table(name, caption, table[:limit], source=f"tables/{name}.csv", fold=f"All rows of {name}.csv" if fold or len(table) > 60 else "")
 
-# %% ../nbs/16_report.ipynb #ba353ea6
+# %% ../nbs/16_report.ipynb #a773d0b5
 def flat(values, prefix=""):
     "A nested dict as a flat one: {'a': {'b': 1}} -> {'a.b': 1}; lists become text."
     if not isinstance(values, dict): return {prefix or "value": values}
@@ -749,7 +757,7 @@ def notebook_links(run):
     def note(stem):
         facts = told.get(stem, {})
         seconds = f" – {duration(facts['seconds'])}" if facts.get("seconds") is not None else ""
-        return seconds + ("" if facts.get("ok", True) else " – ✗ failed")
+        return seconds + (", kept from an earlier run" if facts.get("reused") else "") + ("" if facts.get("ok", True) else " – ✗ failed")
     order = sorted(run.notebooks, key=lambda f: (list(told).index(f.stem) if f.stem in told else len(told), f.stem))
     return [(f"notebooks/{f.name}", f.stem, note(f.stem)) for f in order]
 
@@ -772,7 +780,7 @@ def when(started):
     except ValueError: return str(started)
     return f"{moment.day} {moment:%B %Y, %H:%M}"
 
-# %% ../nbs/16_report.ipynb #5378deb9
+# %% ../nbs/16_report.ipynb #b0863a42
 def build_report(run, title=None):
     """Write `<run>/report.html`, one page that needs nothing else, and return its path.
 
@@ -795,7 +803,7 @@ def write_page(path, page):
     part.write_text(page, encoding="utf-8")
     return part.replace(path)
 
-# %% ../nbs/16_report.ipynb #fbc389b9
+# %% ../nbs/16_report.ipynb #b6acb868
 TEXT_VALUES = {"comment", "expected", "found", "holds", "value", "source", "by_how_much", "chosen_on", "target"}
 
 
@@ -828,30 +836,30 @@ def compare_runs(run_a, run_b, page=None):
 
     With `page` (a path) it also writes a page that shows the tables and the figures of both. Raises as `build_report` if a folder is no run."""
     a, b = load_run(run_a), load_run(run_b)
-    keys = ("preset", "commit", "seconds", "seeds", "parameters", "versions", "machine")
+    keys = ("preset", "commit", "started", "seconds", "seeds", "parameters", "versions", "machine")
     left, right = (flat({k: r.info.get(k) for k in keys}) for r in (a, b))
     rows = [("run.json", name, "value", left.get(name), right.get(name), None) for name in dict.fromkeys([*left, *right])]
-    for name in dict.fromkeys([*a.tables, *b.tables]):
+    names = dict.fromkeys([*a.tables, *b.tables])
+    for name in sorted(names, key=lambda n: EXPECTED.index(n) if n in EXPECTED else len(EXPECTED)):
         sides = [r.tables.get(name, pd.DataFrame(columns=(a if name in a.tables else b).tables[name].columns)) for r in (a, b)]
         rows += [(name, *row) for row in compare_tables(*(sides if len(sides[0]) or not len(sides[1]) else sides))]
     table = pd.DataFrame(rows, columns=["table", "row", "column", "a", "b", "difference"]).astype(dict(a=object, b=object))
     if page is not None: write_page(page, compare_page(a, b, table))
     return table
 
-# %% ../nbs/16_report.ipynb #2bc9dbf5
+# %% ../nbs/16_report.ipynb #66472d2c
 def compare_page(a, b, table):
     "The page of two runs side by side, as text: `a` and `b` are Runs, `table` is what `compare_runs` found."
     names = [r.path.resolve().name for r in (a, b)]
-    info = table[table["table"] == "run.json"]
-    differ = [r for r in info.itertuples() if str(r.a) != str(r.b)]
-    sections = [section("summary", "Summary", "", [dict(kind="says", texts=compare_sentences(table, names, differ))]),
-                section("parameters", "What differs in the making", "", [side_table("making", "Entries of run.json that differ.", differ, names)] if differ else [])]
+    differ = [r for r in table[table["table"] == "run.json"].itertuples() if str(r.a) != str(r.b)]
+    making = page_table("making", "Entries of run.json that differ.", pd.DataFrame(), [[Cell(r.row, r.row), cell_of(r.a), cell_of(r.b)] for r in differ],
+                        ["entry", f"A: {names[0]}", f"B: {names[1]}"])
+    sections = [section("summary", "Summary", "", [dict(kind="says", texts=compare_sentences(table, names, differ))])]
     for name in dict.fromkeys(table["table"]):
-        if name != "run.json":
-            rows = list(table[table["table"] == name].itertuples())
-            sections.append(section(slug(name), name.replace("_", " ").capitalize(), "", [side_table(name, f"{name}.csv in both runs; the difference is B − A.", rows, names)]))
+        if name != "run.json": sections.append(section(slug(name), name.replace("_", " ").capitalize(), "", side_parts(name, table[table["table"] == name], names)))
+    sections.append(section("parameters", "How they were made", "", [making] if differ else [dict(kind="text", text="No entry of run.json differs.")]))
     parts, problems = [embed_figures(r.figures, r.problems, 1_000_000) for r in (a, b)], a.problems + b.problems
-    sections.append(section("figures", "Figures", "Left A, right B (on a phone: A above B).", [side_figures(fig, parts) for fig in paired(a.figures, b.figures)]))
+    sections.append(section("figures", "Figures", "Left A, right B (on a phone: A above B). A figure that is the same in both is shown once.", [side_figures(fig, parts) for fig in paired(a.figures, b.figures)]))
     if problems: sections[0]["parts"].append(dict(kind="note", title="Missing or failed", texts=problems))
     return render(f"{names[0]} and {names[1]} side by side", "Two runs compared", [f"A: {names[0]}", f"B: {names[1]}"], sections, "Made by fmwsss from the tables of both runs.")
 
@@ -868,6 +876,14 @@ def compare_sentences(table, names, differ):
     return says
 
 
+def side_parts(name, table, names):
+    "The part of `compare_runs` on one table: what differs (of the seeds every mIoU), and how many values are equal."
+    equal = [str(x) == str(y) for x, y in zip(table["a"], table["b"])]
+    shown = [r for r, same in zip(table.itertuples(), equal) if not same or (name, r.column) == ("seeds", "miou")]
+    text = f"{sum(equal)} of {len(equal)} values of {name}.csv are equal in both runs."
+    return [dict(kind="text", text=text), side_table(name, f"{name}.csv: B − A is the difference.", shown, names) if shown else None]
+
+
 def side_table(name, caption, rows, names):
     "Rows of `compare_runs` as a table of the page: row, measure, A, B, difference."
     told = []
@@ -877,7 +893,7 @@ def side_table(name, caption, rows, names):
         sides = [cell_of(v, factor if rate and isinstance(v, (int, float)) else None) for v in (r.a, r.b)]
         gap = Cell("") if is_missing(r.difference) else gap_cell(r.difference, factor) if rate else Cell(number(r.difference), float(r.difference))
         told.append([Cell(r.row, r.row), Cell(column_label(r.column, "%" if rate else ""), r.column), *sides, gap])
-    return page_table(name, caption, pd.DataFrame(), told, ["row", "measure", f"A: {names[0]}", f"B: {names[1]}", "B − A"])
+    return page_table(name, caption, pd.DataFrame(), told, ["row", "measure", f"A: {names[0]}", f"B: {names[1]}", "B\u00a0−\u00a0A"])
 
 
 def paired(a, b):
@@ -888,4 +904,5 @@ def paired(a, b):
 def side_figures(name, parts):
     "One figure of both runs beside each other, marked A and B."
     found = [(mark, part) for mark, side in zip("AB", parts) for path, part in side.items() if path.name == name]
-    return dict(kind="sides", figures=[part | dict(id=f"{part['id']}-{mark}", caption=f"{mark}: {part['caption']}", alt=f"{mark}: {part['alt']}", label=f"{mark}: {part['label']}", file="") for mark, part in found])
+    if len(found) == 2 and found[0][1]["uri"] == found[1][1]["uri"]: found = [("A and B", found[0][1])]
+    return dict(kind="sides", figures=[part | dict(id=f"{part['id']}-{mark[-1]}", caption=f"{mark}: {part['caption']}", alt=f"{mark}: {part['alt']}", label=f"{mark}: {part['label']}", file="") for mark, part in found])

@@ -6,7 +6,8 @@
 __all__ = ['parse_runs', 'Masks', 'rock_sand_water', 'generate_masks', 'label_masks', 'join', 'felzenszwalb_masks',
            'oracle_labels']
 
-# %% ../nbs/09_superpixels.ipynb #bb9eecf8
+# %% ../nbs/09_superpixels.ipynb #a2505988
+import lzma
 import os
 import zipfile
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from segment_anything.utils import amg
 from skimage.segmentation import felzenszwalb
 from torchvision.ops import nms
 
-# %% ../nbs/09_superpixels.ipynb #e21a4a22
+# %% ../nbs/09_superpixels.ipynb #faf4e3ae
 def parse_runs(counts, n_pixels):
     """Compressed COCO run lengths of S masks of `n_pixels` -> (start, end, owner): mask `owner[i]` covers column-major pixels start[i]:end[i].
 
@@ -50,7 +51,7 @@ def parse_runs(counts, n_pixels):
     on = (place % 2 == 1) & (value > 0)
     return end[on] - value[on], end[on], owner[on]
 
-# %% ../nbs/09_superpixels.ipynb #caf3c975
+# %% ../nbs/09_superpixels.ipynb #082921f7
 @dataclass
 class Masks:
     """S possibly overlapping masks of one image as COCO run lengths.
@@ -89,7 +90,10 @@ class Masks:
 
     def dense(self):
         "Boolean (S, H, W)."
-        return coco.decode(self.rles).transpose(2, 0, 1).astype(bool) if len(self) else np.zeros((0, *self.size), bool)
+        (start, end, owner), (h, w) = self.runs(), self.size
+        edges = np.r_[0, (np.stack([start, end]) + owner * h * w).T.ravel(), len(self) * h * w]
+        on = np.arange(len(edges) - 1) % 2 == 1
+        return np.repeat(on, np.diff(edges)).reshape(len(self), w, h).transpose(0, 2, 1)
 
     @property
     def area(self):
@@ -133,10 +137,10 @@ class Masks:
         "Write one small npz file, in one step: a reader never sees half of it."
         path = Path(path)
         tmp = path.with_name(f'.{path.name}.{os.getpid()}')
-        counts = [r['counts'] for r in self.rles]
+        counts = lzma.compress(b'\n'.join(r['counts'] for r in self.rles), preset=9)
         try:
             with open(tmp, 'wb') as f:
-                np.savez_compressed(f, counts=np.frombuffer(b'\n'.join(counts), np.uint8), level=self.level.astype(np.uint8),
+                np.savez_compressed(f, counts=np.frombuffer(counts, np.uint8), level=self.level.astype(np.uint8),
                                     quality=np.stack([self.iou, self.stability]), size=np.array(self.size, np.int32))
             os.replace(tmp, path)
         finally: tmp.unlink(missing_ok=True)
@@ -145,29 +149,33 @@ class Masks:
     def load(cls, path):
         "Read what `save` wrote. Raises FileNotFoundError or ValueError naming the file."
         try:
-            with np.load(path) as f: counts, level, quality, size = f['counts'], f['level'], f['quality'], f['size']
+            with np.load(path) as f: counts, level, quality, size = lzma.decompress(f['counts'].tobytes()).split(b'\n'), f['level'], f['quality'], f['size']
         except FileNotFoundError: raise FileNotFoundError(f'no mask file {path}: run the mask stage first') from None
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e: raise ValueError(f'{path} is not a mask file or is damaged ({type(e).__name__}): delete it and run the mask stage again') from None
-        counts = counts.tobytes().split(b'\n') if len(level) else []
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, lzma.LZMAError) as e:
+            raise ValueError(f'{path} is not a mask file or is damaged ({type(e).__name__}): delete it and run the mask stage again') from None
+        counts = counts if len(level) else []
         return cls([{'size': size.tolist(), 'counts': c} for c in counts], level, *quality, size)
 
-# %% ../nbs/09_superpixels.ipynb #a974c1cd
+# %% ../nbs/09_superpixels.ipynb #f0a12667
 def rock_sand_water(masks, thresh=0.3, indices=False):
     """Fill the jar with rocks (wholes), then sand (parts), then water (subparts): keep a mask only if every mask kept from
     higher levels covers less than `thresh` of its area.
 
     Masks of one level are never compared with each other. Returns the kept `Masks`, highest level first (with `indices=True` their indices).
     Source: FMA-WSSS section 3.2; equal to the published filter, but |a and b| / |a| comes from pycocotools' `iou` with crowd targets."""
-    kept = np.zeros(0, int)
+    kept, area = np.zeros(0, int), masks.area
     for level in np.unique(masks.level)[::-1]:
         new = np.flatnonzero(masks.level == level)
-        if len(kept):
-            covered = coco.iou([masks.rles[i] for i in new], [masks.rles[i] for i in kept], np.ones(len(kept), np.uint8))
+        rocks = kept[np.argsort(-area[kept], kind='stable')]        # the largest bury most: few candidates reach the rest
+        for i in range(0, len(rocks), 4):
+            if not len(new): break
+            some = rocks[i:i + 4]
+            covered = coco.iou([masks.rles[j] for j in new], [masks.rles[j] for j in some], np.ones(len(some), np.uint8))
             new = new[covered.max(1) < thresh]
         kept = np.r_[kept, new]
     return kept if indices else masks[kept]
 
-# %% ../nbs/09_superpixels.ipynb #5a2be7a1
+# %% ../nbs/09_superpixels.ipynb #be449e40
 @torch.no_grad()
 def _decode_points(sam, features, points, keep):
     """SAM's mask decoder on `points` (B, 2), but only what `keep(iou (B, 3)) -> bool (B, 3)` wants is ever upscaled.
@@ -188,7 +196,7 @@ def _decode_points(sam, features, points, keep):
     logits = (weights @ up.flatten(2)).unflatten(2, up.shape[-2:])
     return logits[wanted[rows]], iou[wanted], wanted.flatten().nonzero()[:, 0]
 
-# %% ../nbs/09_superpixels.ipynb #9717b820
+# %% ../nbs/09_superpixels.ipynb #97eada00
 def _stability(logits, threshold, offset):
     "IoU of the masks cut `offset` above and below `threshold`: logits (M, H, W) -> (M,), nan for a mask that is empty at both."
     count = lambda cut: torch.tensor([np.count_nonzero(m) for m in (logits > cut).cpu().numpy()])
@@ -199,7 +207,7 @@ def _box(mask):
     x, y, w, h = cv2.boundingRect(mask.view(np.uint8))
     return [x, y, x + w - 1, y + h - 1]
 
-# %% ../nbs/09_superpixels.ipynb #91d5bbcc
+# %% ../nbs/09_superpixels.ipynb #eff447bd
 @torch.no_grad()
 def _crop_masks(predictor, image, crop, grid, batch, iou_thresh, stability_thresh, offset, nms_thresh, iou_bonus, nms_bonus):
     """The masks of one crop (x0, y0, x1, y1) after its own NMS: dense masks of the whole image, boxes, predicted IoU, stability, level.
@@ -230,7 +238,7 @@ def _crop_masks(predictor, image, crop, grid, batch, iou_thresh, stability_thres
     for m, i in zip(dense, keep.tolist()): m[y0:y1, x0:x1] = np.unpackbits(bits[i], count=h * w).reshape(h, w)
     return dense, rows[keep]
 
-# %% ../nbs/09_superpixels.ipynb #fa95dd81
+# %% ../nbs/09_superpixels.ipynb #af56bd75
 def _remove_small(masks, area, nms_thresh):
     "Fill holes and drop islands below `area` pixels; then NMS that prefers untouched masks. Returns (masks, kept indices)."
     out, untouched = masks.copy(), torch.ones(len(masks))
@@ -240,7 +248,7 @@ def _remove_small(masks, area, nms_thresh):
         untouched[i] = not (filled or cut)
     return out, nms(torch.tensor([_box(m) for m in out]).view(-1, 4).float(), untouched, nms_thresh)
 
-# %% ../nbs/09_superpixels.ipynb #44fe4754
+# %% ../nbs/09_superpixels.ipynb #26dd5c0e
 def generate_masks(sam, image, points_per_side=32, pred_iou_thresh=0.86, stability_thresh=0.92, stability_offset=1.0, box_nms_thresh=0.7,
                    crop_layers=1, crop_nms_thresh=0.7, crop_overlap=512 / 1500, crop_points_downscale=2, min_region_area=100,
                    whole_iou_bonus=0.1, whole_nms_bonus=1.0, points_per_batch=64):
@@ -268,7 +276,7 @@ def generate_masks(sam, image, points_per_side=32, pred_iou_thresh=0.86, stabili
         masks, rows = masks[keep.numpy()], rows[keep]
     return Masks.from_dense(masks, rows[:, 6].long(), rows[:, 4], rows[:, 5])
 
-# %% ../nbs/09_superpixels.ipynb #c935278e
+# %% ../nbs/09_superpixels.ipynb #f2f74819
 def label_masks(labels, level=2):
     "A label map (H, W) as `Masks`, one for each label, all of one level."
     return Masks.from_dense(labels == np.unique(labels)[:, None, None], np.full(len(np.unique(labels)), level))
@@ -277,7 +285,7 @@ def join(*parts):
     "Several `Masks` of one image as one."
     return Masks(sum((p.rles for p in parts), []), *(np.concatenate([getattr(p, k) for p in parts]) for k in ('level', 'iou', 'stability')), parts[0].size)
 
-# %% ../nbs/09_superpixels.ipynb #0e442381
+# %% ../nbs/09_superpixels.ipynb #d93f0598
 def felzenszwalb_masks(image, scales=((60, 20), (200, 60), (600, 150)), sigma=0.6):
     """Classical superpixels of `image` (H, W, 3) uint8 at three scales, finest first, as levels 0, 1, 2: `Masks`.
 
@@ -287,7 +295,7 @@ def felzenszwalb_masks(image, scales=((60, 20), (200, 60), (600, 150)), sigma=0.
     cut = lambda scale, size: felzenszwalb(image, scale=scale * f, sigma=sigma, min_size=round(size * f))
     return join(*(label_masks(cut(*s), level) for level, s in enumerate(scales)))
 
-# %% ../nbs/09_superpixels.ipynb #2b380599
+# %% ../nbs/09_superpixels.ipynb #b31ad945
 def oracle_labels(masks, truth, ignore=255):
     """The true class of every mask, the most frequent label of `truth` (H, W) in it: (labels (S,), purity (S,)).
 
