@@ -6,7 +6,7 @@
 __all__ = ['parse_runs', 'Masks', 'rock_sand_water', 'generate_masks', 'label_masks', 'join', 'felzenszwalb_masks',
            'oracle_labels']
 
-# %% ../nbs/09_superpixels.ipynb #a2505988
+# %% ../nbs/09_superpixels.ipynb #f848237a
 import lzma
 import os
 import zipfile
@@ -22,7 +22,7 @@ from segment_anything.utils import amg
 from skimage.segmentation import felzenszwalb
 from torchvision.ops import nms
 
-# %% ../nbs/09_superpixels.ipynb #faf4e3ae
+# %% ../nbs/09_superpixels.ipynb #cc81eb1a
 def parse_runs(counts, n_pixels):
     """Compressed COCO run lengths of S masks of `n_pixels` -> (start, end, owner): mask `owner[i]` covers column-major pixels start[i]:end[i].
 
@@ -51,7 +51,7 @@ def parse_runs(counts, n_pixels):
     on = (place % 2 == 1) & (value > 0)
     return end[on] - value[on], end[on], owner[on]
 
-# %% ../nbs/09_superpixels.ipynb #082921f7
+# %% ../nbs/09_superpixels.ipynb #3294b7e3
 @dataclass
 class Masks:
     """S possibly overlapping masks of one image as COCO run lengths.
@@ -156,7 +156,7 @@ class Masks:
         counts = counts if len(level) else []
         return cls([{'size': size.tolist(), 'counts': c} for c in counts], level, *quality, size)
 
-# %% ../nbs/09_superpixels.ipynb #f0a12667
+# %% ../nbs/09_superpixels.ipynb #550a8bd7
 def rock_sand_water(masks, thresh=0.3, indices=False):
     """Fill the jar with rocks (wholes), then sand (parts), then water (subparts): keep a mask only if every mask kept from
     higher levels covers less than `thresh` of its area.
@@ -175,7 +175,7 @@ def rock_sand_water(masks, thresh=0.3, indices=False):
         kept = np.r_[kept, new]
     return kept if indices else masks[kept]
 
-# %% ../nbs/09_superpixels.ipynb #be449e40
+# %% ../nbs/09_superpixels.ipynb #bafb5524
 @torch.no_grad()
 def _decode_points(sam, features, points, keep):
     """SAM's mask decoder on `points` (B, 2), but only what `keep(iou (B, 3)) -> bool (B, 3)` wants is ever upscaled.
@@ -196,7 +196,7 @@ def _decode_points(sam, features, points, keep):
     logits = (weights @ up.flatten(2)).unflatten(2, up.shape[-2:])
     return logits[wanted[rows]], iou[wanted], wanted.flatten().nonzero()[:, 0]
 
-# %% ../nbs/09_superpixels.ipynb #97eada00
+# %% ../nbs/09_superpixels.ipynb #9483363f
 def _stability(logits, threshold, offset):
     "IoU of the masks cut `offset` above and below `threshold`: logits (M, H, W) -> (M,), nan for a mask that is empty at both."
     count = lambda cut: torch.tensor([np.count_nonzero(m) for m in (logits > cut).cpu().numpy()])
@@ -207,7 +207,7 @@ def _box(mask):
     x, y, w, h = cv2.boundingRect(mask.view(np.uint8))
     return [x, y, x + w - 1, y + h - 1]
 
-# %% ../nbs/09_superpixels.ipynb #eff447bd
+# %% ../nbs/09_superpixels.ipynb #9e623f10
 @torch.no_grad()
 def _crop_masks(predictor, image, crop, grid, batch, iou_thresh, stability_thresh, offset, nms_thresh, iou_bonus, nms_bonus):
     """The masks of one crop (x0, y0, x1, y1) after its own NMS: dense masks of the whole image, boxes, predicted IoU, stability, level.
@@ -226,7 +226,7 @@ def _crop_masks(predictor, image, crop, grid, batch, iou_thresh, stability_thres
             logits = sam.postprocess_masks(logits[:, None], predictor.input_size, (h, w))[:, 0]
             stability = _stability(logits, sam.mask_threshold, offset)
             masks = (logits > sam.mask_threshold).cpu().numpy()
-            box = torch.tensor([_box(m) for m in masks])
+            box = torch.tensor([_box(m) for m in masks], dtype=torch.long).view(-1, 4)
             good = ~amg.is_box_near_crop_edge(box, crop, [0, 0, W, H]) & torch.tensor(masks.any((1, 2)))
             if stability_thresh > 0: good &= stability >= stability_thresh
             bits += [np.packbits(m) for m in masks[good.numpy()]]
@@ -238,7 +238,7 @@ def _crop_masks(predictor, image, crop, grid, batch, iou_thresh, stability_thres
     for m, i in zip(dense, keep.tolist()): m[y0:y1, x0:x1] = np.unpackbits(bits[i], count=h * w).reshape(h, w)
     return dense, rows[keep]
 
-# %% ../nbs/09_superpixels.ipynb #af56bd75
+# %% ../nbs/09_superpixels.ipynb #2f026617
 def _remove_small(masks, area, nms_thresh):
     "Fill holes and drop islands below `area` pixels; then NMS that prefers untouched masks. Returns (masks, kept indices)."
     out, untouched = masks.copy(), torch.ones(len(masks))
@@ -248,7 +248,7 @@ def _remove_small(masks, area, nms_thresh):
         untouched[i] = not (filled or cut)
     return out, nms(torch.tensor([_box(m) for m in out]).view(-1, 4).float(), untouched, nms_thresh)
 
-# %% ../nbs/09_superpixels.ipynb #26dd5c0e
+# %% ../nbs/09_superpixels.ipynb #a5c250d2
 def generate_masks(sam, image, points_per_side=32, pred_iou_thresh=0.86, stability_thresh=0.92, stability_offset=1.0, box_nms_thresh=0.7,
                    crop_layers=1, crop_nms_thresh=0.7, crop_overlap=512 / 1500, crop_points_downscale=2, min_region_area=100,
                    whole_iou_bonus=0.1, whole_nms_bonus=1.0, points_per_batch=64):
@@ -276,7 +276,7 @@ def generate_masks(sam, image, points_per_side=32, pred_iou_thresh=0.86, stabili
         masks, rows = masks[keep.numpy()], rows[keep]
     return Masks.from_dense(masks, rows[:, 6].long(), rows[:, 4], rows[:, 5])
 
-# %% ../nbs/09_superpixels.ipynb #f2f74819
+# %% ../nbs/09_superpixels.ipynb #6d9b39cc
 def label_masks(labels, level=2):
     "A label map (H, W) as `Masks`, one for each label, all of one level."
     return Masks.from_dense(labels == np.unique(labels)[:, None, None], np.full(len(np.unique(labels)), level))
@@ -285,7 +285,7 @@ def join(*parts):
     "Several `Masks` of one image as one."
     return Masks(sum((p.rles for p in parts), []), *(np.concatenate([getattr(p, k) for p in parts]) for k in ('level', 'iou', 'stability')), parts[0].size)
 
-# %% ../nbs/09_superpixels.ipynb #d93f0598
+# %% ../nbs/09_superpixels.ipynb #e819d9cc
 def felzenszwalb_masks(image, scales=((60, 20), (200, 60), (600, 150)), sigma=0.6):
     """Classical superpixels of `image` (H, W, 3) uint8 at three scales, finest first, as levels 0, 1, 2: `Masks`.
 
@@ -295,7 +295,7 @@ def felzenszwalb_masks(image, scales=((60, 20), (200, 60), (600, 150)), sigma=0.
     cut = lambda scale, size: felzenszwalb(image, scale=scale * f, sigma=sigma, min_size=round(size * f))
     return join(*(label_masks(cut(*s), level) for level, s in enumerate(scales)))
 
-# %% ../nbs/09_superpixels.ipynb #b31ad945
+# %% ../nbs/09_superpixels.ipynb #f3ca1bfe
 def oracle_labels(masks, truth, ignore=255):
     """The true class of every mask, the most frequent label of `truth` (H, W) in it: (labels (S,), purity (S,)).
 
