@@ -15,7 +15,7 @@ __all__ = ['METHODS', 'MARKS', 'TASKS', 'PERCENT', 'METRIC', 'MISSING', 'VERDICT
            'facts_of', 'when', 'build_report', 'write_page', 'key_columns', 'compare_tables', 'compare_runs',
            'compare_page', 'compare_sentences', 'side_parts', 'side_table', 'paired', 'side_figures']
 
-# %% ../nbs/16_report.ipynb #92bbd1e4
+# %% ../nbs/16_report.ipynb #8dc341c6
 import base64, io, json, math, re
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,7 +26,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-# %% ../nbs/16_report.ipynb #0ded2a8d
+# %% ../nbs/16_report.ipynb #98e5ca59
 @dataclass
 class Run:
     "What a run folder holds: `info` is run.json, `tables` name -> DataFrame, `figures` and `notebooks` are paths, `problems` are sentences."
@@ -67,7 +67,7 @@ def natural(path):
     "Sort key that puts strip_10 after strip_9."
     return [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", Path(path).stem)]
 
-# %% ../nbs/16_report.ipynb #7d253e9c
+# %% ../nbs/16_report.ipynb #4e93f939
 METHODS = dict(cam="raw CAM", caa_uniform="CAA with uniform attention", caa="CAA", crf="dense CRF", affinitynet="AffinityNet", pamr="PAMR",
                sams_slic="SAMS with SLIC masks", sams_felzenszwalb="SAMS with Felzenszwalb masks", sams="SAMS", bound="bound: true class of each mask")
 MARKS = dict(caa_uniform="control", bound="uses the ground truth", oracle="uses the ground truth")
@@ -121,7 +121,7 @@ def method_name(method):
     "The name of a method for people; an unknown one stays as it is."
     return METHODS.get(method, str(method).replace("_", " "))
 
-# %% ../nbs/16_report.ipynb #4840e919
+# %% ../nbs/16_report.ipynb #e0f89447
 def seed_rows(tables):
     "Rows of seeds.csv that hold a mean over classes (rows of single classes, if there are any, are dropped); None without the table."
     seeds = tables.get("seeds")
@@ -157,7 +157,7 @@ def listing(texts):
     "['a', 'b', 'c'] -> 'a, b and c'."
     return texts[0] if len(texts) == 1 else ", ".join(texts[:-1]) + " and " + texts[-1]
 
-# %% ../nbs/16_report.ipynb #b22c1170
+# %% ../nbs/16_report.ipynb #e8c45346
 def seed_sentences(seeds):
     "What the seeds table says, in sentences: the best method of each task, SAMS against its rivals, fine against coarse."
     split, found = main_split(seeds), []
@@ -189,7 +189,7 @@ def short_of(measure, gap):
     "A gap in points if the measure is a percentage, else as a number."
     return f"{gap * 100:.1f} points" if METRIC.search(measure) else number(gap)
 
-# %% ../nbs/16_report.ipynb #5bb3cdcc
+# %% ../nbs/16_report.ipynb #b9916dcc
 VERDICTS = dict(holds=("good", "✓"), partly=("fair", "≈")) | {"does not hold": ("bad", "✗"), "not measured": ("none", "–")}
 
 
@@ -226,7 +226,7 @@ def claim_sentence(claims):
         if named: text += f"; {lead}: " + listing([f"“{c}”" for c in named])
     return text + "."
 
-# %% ../nbs/16_report.ipynb #b36c9dd7
+# %% ../nbs/16_report.ipynb #721a4199
 @dataclass
 class Cell:
     "One table cell: text shown, value sorted by, length of its bar in per cent, colour tone, a mark beside the text, a link."
@@ -288,7 +288,7 @@ def published_rows(name, table):
     if "published" in table and pd.api.types.is_bool_dtype(table["published"]): return list(table["published"])
     return [str(name).startswith("published")] * len(table)
 
-# %% ../nbs/16_report.ipynb #830ed5e7
+# %% ../nbs/16_report.ipynb #4fdfb200
 def pivot_table(seeds):
     "Seeds at a glance: a row for each method, a column for each task and split; the best measured method of a column is marked."
     splits = dict.fromkeys([main_split(seeds), *seeds["split"]])
@@ -342,7 +342,7 @@ def model_table(models):
         rows.append([Cell(name, name), told]
                     + [Cell(MISSING) if is_missing(v) else Cell(show(v) if isinstance(v, (int, float)) else str(v), v) for v in (value, target)])
     return page_table("models", "What was measured of CLIP and SAM, and the target, if there is one.", models[:0], rows,
-                      ["model and measure", "target met?", "value", "target"], "tables/models.csv")
+                      ["model and measure", "target met?", "value", "target"], "tables/models.csv", wide=True)
 
 
 def claim_table(claims):
@@ -363,7 +363,7 @@ def claim_cell(claim, value):
     if told and not told[1] and METRIC.search(claim) and re.fullmatch(r"\s*[+-]?\d*\.\d+\s*", str(value)): return Cell(percent(told[0]), told[0])
     return cell_of(value)
 
-# %% ../nbs/16_report.ipynb #72b06c7f
+# %% ../nbs/16_report.ipynb #a7c1a7ff
 def encode_picture(path, width):
     "A PNG file as (bytes, mime, (width, height)): at most `width` pixels wide; JPEG, or PNG if it has few colours and is smaller so."
     with Image.open(path) as opened: image = opened.convert("RGBA")
@@ -419,7 +419,7 @@ def figure_part(path, data, mime, size):
     return dict(id=f"figure-{path.stem}", uri=f"data:{mime};base64,{base64.b64encode(data).decode()}", size=size, caption=caption,
                 alt=f"Figure {path.stem.replace('_', ' ')}: {caption}", file=f"figures/{path.name}", label=f"figures/{path.name}", strip=size[0] > 2.2 * size[1])
 
-# %% ../nbs/16_report.ipynb #ecd8c016
+# %% ../nbs/16_report.ipynb #1a5e9da4
 STYLE = """
 :root { color-scheme: light dark; --bg:#f6f7f9; --card:#fff; --ink:#1a2028; --soft:#515b67; --line:#dfe3e8; --link:#0a58a8; --band:#12304f; --band-ink:#fff;
   --band-soft:#c3d4e6; --bar:#a9c9ea; --hover:#f1f5f9; --good:#17663a; --good-bg:#e1f3e7; --bad:#a3231b; --bad-bg:#fce8e6; --fair:#7a4b00; --fair-bg:#fdf0d5;
@@ -457,7 +457,7 @@ main { padding: 2.2rem 0 4rem; min-width: 0 } section { margin-bottom: 3.4rem } 
 .tall { max-height: 34rem; overflow-y: auto }
 table { border-collapse: collapse; width: 100%; font-size: .95rem; line-height: 1.4 } caption { text-align: left; color: var(--soft); font-size: .92rem } caption span { display: inline-block; position: sticky; left: 0; padding: .75rem .9rem .35rem; max-width: min(54rem, calc(100vw - 2.6rem)) }
 th, td { padding: .5rem .9rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line) } tbody tr:last-child > * { border-bottom: 0 }
-thead th { vertical-align: bottom; font-weight: 600; font-size: .87rem; color: var(--soft); border-bottom: 2px solid var(--line) } tbody th { font-weight: 600 } tbody th.long { font-weight: 500 } tbody tr:hover { background: var(--hover) }
+thead th { vertical-align: bottom; font-weight: 600; font-size: .87rem; color: var(--soft); border-bottom: 2px solid var(--line) } tbody th { font-weight: 600 } .wide tbody th { font-weight: 500 } tbody tr:hover { background: var(--hover) }
 .number { text-align: right } td.number { white-space: nowrap } td.text { max-width: 34rem } td.short { white-space: nowrap } td.long { min-width: 14rem } .wide tbody th { min-width: 13.5rem }
 th button { all: unset; cursor: pointer; padding: .25rem; margin: -.15rem -.25rem } th button:focus-visible { outline: 3px solid var(--link); border-radius: 3px } th button:hover { color: var(--ink) }
 th button::after { content: "\\00a0↕" / ""; opacity: .65 } [aria-sort=ascending] button::after { content: "\\00a0↑" / ""; opacity: 1; color: var(--link) } [aria-sort=descending] button::after { content: "\\00a0↓" / ""; opacity: 1; color: var(--link) }
@@ -476,10 +476,10 @@ footer { border-top: 1px solid var(--line); color: var(--soft); font-size: .9rem
 @media (max-width: 40rem) { body { font-size: 1rem } .cards { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: .6rem } .cards li { padding: .75rem .85rem } .cards b { font-size: 1.45rem } h2 { font-size: 1.4rem } th, td { padding: .45rem .7rem } .sides { grid-template-columns: minmax(0, 1fr) } .strip img { min-width: 46rem } .box:not(.wide) tbody th { position: sticky; left: 0; max-width: 9.5rem; background: var(--card); border-right: 1px solid var(--line); overflow-wrap: break-word } }
 @media (prefers-reduced-motion: reduce) { html { scroll-behavior: auto } }
 @media print { :root { --bg:#fff; --card:#fff; --ink:#000; --soft:#444; --line:#bbb; --link:#000; --band:#fff; --band-ink:#000; --band-soft:#444; --bar:#bbb; --good:#0f5a2f; --good-bg:#fff; --bad:#8f1d16; --bad-bg:#fff; --fair:#6a4100; --fair-bg:#fff; --none-bg:#fff; --mark:#333 }
-  body { font-size: 10pt } nav, .skip, th button::after { display: none !important } .columns { display: block } .box, .tall, .picture { overflow: visible; max-height: none; background: none } figure, tr, .cards, .note { break-inside: avoid } h2, h3 { break-after: avoid } section { margin-bottom: 1.4rem } table { font-size: 8.5pt } th, td { padding: .2rem .4rem } .wide td, .wide th, td.text { min-width: 0 !important } th button { white-space: normal } .strip img { min-width: 0 } }
+  body { font-size: 10pt } nav, .skip, th button::after { display: none !important } .columns { display: block } .box, .tall, .picture { overflow: visible; max-height: none; background: none } figure, tr, .cards, .note { break-inside: avoid } h2, h3 { break-after: avoid } section { margin-bottom: 1.4rem } table { font-size: 8pt } th, td { padding: .2rem .35rem; white-space: normal !important; overflow-wrap: anywhere } .pill { padding: 0 } .wide td, .wide th, td.text, tbody th { min-width: 0 !important; max-width: none !important; position: static !important } th button { white-space: normal } .strip img { min-width: 0 } }
 """
 
-# %% ../nbs/16_report.ipynb #dddf44d4
+# %% ../nbs/16_report.ipynb #e1a9cba6
 SCRIPT = """
 "use strict";
 const status = document.getElementById("status");
@@ -527,7 +527,7 @@ follow();
 addEventListener("beforeprint", () => document.querySelectorAll("details").forEach(d => d.open = true));
 """
 
-# %% ../nbs/16_report.ipynb #bfc6268c
+# %% ../nbs/16_report.ipynb #271e829f
 TEMPLATE = """
 {%- macro table(t) %}
 <div class="box{{ ' tall' if t.rows|length > 30 }}{{ ' wide' if t.wide|default(false) }}" role="region" aria-labelledby="{{ t.id }}" tabindex="0">
@@ -603,7 +603,7 @@ def section(id, title, lead="", parts=()):
     "A section of the page; parts that are None are left out."
     return dict(id=id, title=title, lead=lead, parts=[p for p in parts if p])
 
-# %% ../nbs/16_report.ipynb #7c9af4c0
+# %% ../nbs/16_report.ipynb #9234eb8c
 def cards_of(run, seeds):
     "The figures at the top of the page: best seeds, gains of SAMS, targets met, claims that hold (those that the run has)."
     cards = []
@@ -664,7 +664,7 @@ def skipped_sentence(skipped, most=5):
     named = "; ".join(f"{image} ({reason})" for image, reason in list(skipped.items())[:most])
     return [f"{number(len(skipped))} images were skipped: {named}{' and others' if len(skipped) > most else ''}."]
 
-# %% ../nbs/16_report.ipynb #85ae1f0d
+# %% ../nbs/16_report.ipynb #1a4ebd5b
 LEADS = dict(
     refiners="The same CAMs, refined in different ways.",
     ablations="One factor at a time, everything else as in the run.",
@@ -718,7 +718,7 @@ def csv_table(name, table, fold=False, limit=1000):
     caption = f"{name.replace('_', ' ').capitalize()}: {rows}."
     return page_table(name, caption, table[:limit], source=f"tables/{name}.csv", fold=f"All rows of {name}.csv" if fold or len(table) > 60 else "")
 
-# %% ../nbs/16_report.ipynb #a773d0b5
+# %% ../nbs/16_report.ipynb #3652ea9b
 def flat(values, prefix=""):
     "A nested dict as a flat one: {'a': {'b': 1}} -> {'a.b': 1}; lists become text."
     if not isinstance(values, dict): return {prefix or "value": values}
@@ -780,7 +780,7 @@ def when(started):
     except ValueError: return str(started)
     return f"{moment.day} {moment:%B %Y, %H:%M}"
 
-# %% ../nbs/16_report.ipynb #b0863a42
+# %% ../nbs/16_report.ipynb #c9b3a1aa
 def build_report(run, title=None):
     """Write `<run>/report.html`, one page that needs nothing else, and return its path.
 
@@ -803,7 +803,7 @@ def write_page(path, page):
     part.write_text(page, encoding="utf-8")
     return part.replace(path)
 
-# %% ../nbs/16_report.ipynb #b6acb868
+# %% ../nbs/16_report.ipynb #97b67df8
 TEXT_VALUES = {"comment", "expected", "found", "holds", "value", "source", "by_how_much", "chosen_on", "target"}
 
 
@@ -847,7 +847,7 @@ def compare_runs(run_a, run_b, page=None):
     if page is not None: write_page(page, compare_page(a, b, table))
     return table
 
-# %% ../nbs/16_report.ipynb #66472d2c
+# %% ../nbs/16_report.ipynb #5fd4de14
 def compare_page(a, b, table):
     "The page of two runs side by side, as text: `a` and `b` are Runs, `table` is what `compare_runs` found."
     names = [r.path.resolve().name for r in (a, b)]
@@ -880,7 +880,7 @@ def side_parts(name, table, names):
     "The part of `compare_runs` on one table: what differs (of the seeds every mIoU), and how many values are equal."
     equal = [str(x) == str(y) for x, y in zip(table["a"], table["b"])]
     shown = [r for r, same in zip(table.itertuples(), equal) if not same or (name, r.column) == ("seeds", "miou")]
-    text = f"{sum(equal)} of {len(equal)} values of {name}.csv are equal in both runs."
+    text = f"{'All' if all(equal) else f'{sum(equal)} of'} {len(equal)} values of {name}.csv are equal in both runs."
     return [dict(kind="text", text=text), side_table(name, f"{name}.csv: B − A is the difference.", shown, names) if shown else None]
 
 

@@ -1,4 +1,5 @@
 """The page of a run: structure, escaping, missing parts, size, words that follow from numbers."""
+import json
 import re
 from html.parser import HTMLParser
 
@@ -185,17 +186,27 @@ def test_long_tables_are_cut_and_say_so(tmp_path):
     assert 'first 1000 of 5000 rows' in build_report(run).read_text(encoding='utf-8')
 
 
+def test_failed_notebooks_and_skipped_images_are_named(tmp_path):
+    run = make_run(tmp_path / 'run', parts=())
+    info = json.loads((run / 'run.json').read_text())
+    info['notebooks'][1]['error'], info['skipped'] = 'ValueError: no <weights>', {f'img{k}': 'corrupt' for k in range(7)}
+    (run / 'run.json').write_text(json.dumps(info))
+    text = build_report(run).read_text(encoding='utf-8')
+    assert 'Notebook refiners failed' in text and 'ValueError: no &lt;weights&gt;' in text and '7 images were skipped: img0 (corrupt)' in text
+
+
 def test_compare(root, tmp_path):
     other = make_run(tmp_path / 'other')
     table = (other / 'tables/seeds.csv').read_text().replace('0.6614', '0.6834').replace('classification,crf,val,40,0.5612,0.031\n', '')
     (other / 'tables/seeds.csv').write_text(table)
     (other / 'tables/published.csv').unlink()
+    Image.fromarray(picture(7)).save(other / 'figures/strip_1.png')
     found = compare_runs(root, other, page=tmp_path / 'compare.html').set_index(['table', 'row', 'column'])
     assert found.loc[('seeds', 'segmentation, sams, val', 'miou'), 'difference'] == pytest.approx(0.022)
     assert found.loc[('seeds', 'classification, crf, val', 'miou'), 'b'] is None
     assert found.loc['published']['b'].isna().all()
     text = (tmp_path / 'compare.html').read_text(encoding='utf-8')
     Page(text)
-    assert '+2.2' in text and 'A: toy' in text and 'B: other' in text and text.count('<img') == 6
+    assert '+2.2' in text and 'A: toy' in text and 'B: other' in text and text.count('<img') == 4 and 'A and B: A &#34;quoted&#34;' in text
     same = compare_runs(root, root)
     assert (same['difference'].dropna() == 0).all()
