@@ -57,6 +57,12 @@ def test_power_0_and_no_cam(attention, cams):
     assert refine(cams[:0], attention).shape == (0, 6, 7)
 
 
+def test_the_control_fills_the_boxes(cams):
+    box, score = box_mask(min_max(cams)), min_max(cams)
+    out = refine(cams, uniform_attention(42), outside='none')
+    assert not out[~box].any() and all(o[b].std() < 1e-6 for o, b in zip(out, box))
+
+
 def test_uniform_attention_is_the_mean_of_the_boxes(cams):
     box, score = box_mask(min_max(cams)), min_max(cams)
     out = refine(cams, uniform_attention(42))
