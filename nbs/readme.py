@@ -1,0 +1,77 @@
+"""README.md from index.ipynb (`make readme`), and the results it shows, taken from the last `make reproduce`."""
+import json, re, shutil, sys
+from pathlib import Path
+
+NBS = Path(__file__).resolve().parent
+IMAGES, RUNS = NBS / "images", NBS.parent / "runs"
+
+
+def markdown_table(rows):
+    "Rows of strings, the first is the head -> Markdown."
+    head, *body = [" | ".join(map(str, row)) for row in rows]
+    return "\n".join(f"| {line} |" for line in [head, " | ".join(["---"] * len(rows[0])), *body])
+
+
+def results():
+    "The tables of the committed results as Markdown, for the index notebook."
+    import pandas as pd
+    from IPython.display import Markdown
+    seeds, models = pd.read_csv(IMAGES / "seeds.csv"), pd.read_csv(IMAGES / "models.csv")
+    about = json.loads((IMAGES / "about.json").read_text())
+    val = seeds[seeds.split == "val"]
+    methods = list(dict.fromkeys(val.method))
+    value = lambda task, method: 100 * val[(val.task == task) & (val.method == method)].miou.item()
+    spread = pd.read_csv(IMAGES / "three_seeds.csv") if (IMAGES / "three_seeds.csv").exists() else None
+    def cell(task, method):
+        if spread is None: return f"{value(task, method):.1f}"
+        own = 100 * spread[(spread.task == task) & (spread.method == method) & (spread.split == "val")].miou
+        return f"{value(task, method):.1f} ({own.min():.1f} to {own.max():.1f})"
+    rows = [["method", "coarse (classification task)", "fine (segmentation task)"]]
+    rows += [[NAMES.get(m, m), cell("classification", m), cell("segmentation", m)] for m in methods]
+    lines = [f"mIoU in % of the seeds on {int(val.images.iloc[0])} held-out drawn pictures (`val`), image-level labels given; preset `{about['preset']}`, seed {about['seed']}, commit "
+             f"`{about['commit'][:10]}`, {about['seconds']:.0f} s on {about['cores']} cores." + ("" if spread is None else " In brackets: lowest and highest of three seeds."), "",
+             markdown_table(rows), "", "The frozen models on the same pictures, and what they should reach:", "",
+             markdown_table([["model", "measure", "value", "target"]] + [[r.model, r.measure, f"{r.value:.3f}", "" if pd.isna(r.target) else f"{r.target:.2f}"] for r in models.itertuples()])]
+    return Markdown("\n".join(lines))
+
+
+NAMES = dict(cam="CAM", caa="CAM + affinity (CAA)", caa_uniform="the same with uniform attention (control)", crf="CAA + dense CRF", sams="SAMS, SAM's masks",
+             sams_felzenszwalb="SAMS, Felzenszwalb superpixels", bound="bound: each mask takes its true class")
+
+
+def take_results(run=RUNS / "minivoc"):
+    "Copy tables and strip of a run beside the index, with what made them."
+    from PIL import Image
+    IMAGES.mkdir(exist_ok=True)
+    for table in ("seeds", "models"): shutil.copy(run / "tables" / f"{table}.csv", IMAGES / f"{table}.csv")
+    picture = Image.open(run / "figures" / "strip.png").convert("RGB")
+    picture.thumbnail((1400, 1400))
+    picture.save(IMAGES / "strip.jpg", quality=82)
+    made = json.loads((run / "run.json").read_text())
+    about = dict(preset=made["preset"], commit=made["commit"], seed=made["parameters"]["seed"], seconds=sum(n["seconds"] for n in made["notebooks"]), cores=made["machine"]["cores"])
+    (IMAGES / "about.json").write_text(json.dumps(about, indent=1) + "\n")
+    others = [p for p in (RUNS / f"minivoc-seed{s}" / "tables" / "seeds.csv" for s in (1, 2)) if p.exists()]
+    if len(others) == 2:
+        import pandas as pd
+        every = [pd.read_csv(p).assign(seed=k) for k, p in enumerate([run / "tables" / "seeds.csv", *others])]
+        pd.concat(every)[["seed", "task", "method", "split", "miou"]].to_csv(IMAGES / "three_seeds.csv", index=False)
+
+
+def readme():
+    "index.ipynb -> text of README.md: links lead into nbs/, hidden code is left out."
+    parts = []
+    for cell in json.loads((NBS / "index.ipynb").read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown": parts.append(source)
+        elif "#| echo: false" not in source: parts.append(f"```python\n{source}\n```")
+        for output in cell.get("outputs", []):
+            if (text := output.get("data", {}).get("text/markdown")): parts.append("".join(text))
+            elif (text := output.get("data", {}).get("text/plain")) and "image/jpeg" not in output["data"]: parts.append("```\n" + "".join(text) + "\n```")
+    text = "\n\n".join(parts)
+    text = re.sub(r"\]\((\w+\.ipynb|images/)", r"](nbs/\1", text)
+    return "<!-- made from nbs/index.ipynb by `make readme`; edit that -->\n\n" + text.replace("](../", "](") + "\n"
+
+
+if __name__ == "__main__":
+    if "--take" in sys.argv: take_results()
+    else: (NBS.parent / "README.md").write_text(readme(), encoding="utf-8")
