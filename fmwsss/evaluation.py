@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['confusion', 'scores', 'Confusion', 'evaluate']
 
-# %% ../nbs/12_evaluation.ipynb #c64176a5
+# %% ../nbs/12_evaluation.ipynb #5daeccf7
 import numpy as np
 import pandas as pd
 
-# %% ../nbs/12_evaluation.ipynb #4c94d2ba
+# %% ../nbs/12_evaluation.ipynb #bd43b611
 def confusion(pred, truth, n=21, ignore=255, void=False):
     """Pixels by true (row) and predicted (column) class: int64 (n, n). `pred`, `truth`: integer arrays of one shape.
 
@@ -26,7 +26,7 @@ def confusion(pred, truth, n=21, ignore=255, void=False):
     if p.size and (p.min() < 0 or p.max() >= n + void): raise ValueError(f'the prediction has label {p.max() if p.max() >= n + void else p.min()}, but there are {n} classes')
     return np.bincount(t * (n + void) + p, minlength=n * (n + void)).reshape(n, n + void)
 
-# %% ../nbs/12_evaluation.ipynb #d0c4f74d
+# %% ../nbs/12_evaluation.ipynb #b8109c75
 def scores(conf, over='truth'):
     """`confusion` matrix (n, n) or (n, n + 1) -> dict of `iou`, `precision`, `recall` (n,), fractions, nan where undefined (0 / 0); `accuracy`; `miou`.
 
@@ -42,7 +42,7 @@ def scores(conf, over='truth'):
     miou = np.nan_to_num(iou[counted]).mean() if counted.any() else np.nan
     return dict(iou=iou, precision=precision, recall=recall, valid=true > 0, accuracy=float(accuracy), miou=float(miou))
 
-# %% ../nbs/12_evaluation.ipynb #f8af70e7
+# %% ../nbs/12_evaluation.ipynb #1c88adeb
 class Confusion:
     """A confusion matrix that grows image by image: `add(pred, truth)`, then `scores()` or `table(names)`.
 
@@ -69,7 +69,7 @@ class Confusion:
         s = self.scores()
         return pd.DataFrame({k: s[k] for k in ('iou', 'precision', 'recall')}, index=pd.Index(names or range(self.n), name='class'))
 
-# %% ../nbs/12_evaluation.ipynb #88a0ebb1
+# %% ../nbs/12_evaluation.ipynb #91977371
 def evaluate(pairs, n=21, ignore=255):
     "`Confusion` of an iterable of (prediction, truth) label maps; predictions of `ignore` count as wrong."
     c = Confusion(n, ignore)
