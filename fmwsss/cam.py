@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['PUBLISHED_EPS', 'masked_softmax', 'class_scores', 'every_feature', 'softmax_gradcam']
 
-# %% ../nbs/06_cam.ipynb #513b2586
+# %% ../nbs/06_cam.ipynb #7ccc562e
 import torch
 import torch.nn.functional as F
 from .features import attend, patch_mean, project_qkv, residual, last_block, visible_keys
 
-# %% ../nbs/06_cam.ipynb #b105a9ac
+# %% ../nbs/06_cam.ipynb #8d467cce
 PUBLISHED_EPS = 1e-5
 
 def masked_softmax(logits, mask, eps=0.0):
@@ -26,7 +26,7 @@ def masked_softmax(logits, mask, eps=0.0):
     e = (logits - logits.max(-1, keepdim=True).values).exp() * mask
     return e / (e.sum(-1, keepdim=True) + eps)
 
-# %% ../nbs/06_cam.ipynb #f41cdda0
+# %% ../nbs/06_cam.ipynb #b93092cd
 def class_scores(logits, labels, mode='present+background', eps=0.0):
     """Scores (N,G) whose gradients make the CAMs, from logits (N,G) and multi-hot labels (N,C), classes first.
 
@@ -41,7 +41,7 @@ def class_scores(logits, labels, mode='present+background', eps=0.0):
     scores = masked_softmax(logits, mask, eps)
     return scores if background else torch.where(present.sum(1, keepdim=True) == 1, logits, scores)
 
-# %% ../nbs/06_cam.ipynb #882716b9
+# %% ../nbs/06_cam.ipynb #361e3fe4
 def every_feature(clip, tokens, feature, image, padded=None):
     "Features (N,E) of all images, from those of the positives (P,E) of images `image` (P); the rest is computed."
     out, rest = feature.new_empty(len(tokens), feature.shape[1]), torch.ones(len(tokens), dtype=torch.bool, device=tokens.device)
@@ -49,7 +49,7 @@ def every_feature(clip, tokens, feature, image, padded=None):
     if rest.any(): out[rest] = last_block(clip, tokens[rest], None if padded is None else padded[rest]).feature
     return out
 
-# %% ../nbs/06_cam.ipynb #fe3a9507
+# %% ../nbs/06_cam.ipynb #15a33913
 def softmax_gradcam(clip, tokens, grid, text, labels, create_graph=False, eps=0.0, mode='present+background', padded=None):
     """Softmax-GradCAM of every positive (image, class), METHOD: FMA-WSSS section 3, after CLIP-ES.
 

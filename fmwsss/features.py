@@ -7,18 +7,18 @@ __all__ = ['patch_grid', 'resize_positions', 'padded_patches', 'boxed_positions'
            'residual', 'run_block', 'visible_keys', 'encode_image_trunk', 'attention_maps', 'patch_mean', 'LastBlock',
            'last_block', 'image_features']
 
-# %% ../nbs/04_features.ipynb #bea5e07a
+# %% ../nbs/04_features.ipynb #433b0457
 from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-# %% ../nbs/04_features.ipynb #ebfb31da
+# %% ../nbs/04_features.ipynb #3fc0ae93
 def patch_grid(clip, images):
     "Rows and columns (h,w) of the patch grid of `images` (N,3,H,W); what is left over at the edges is cut."
     height, width = clip.visual.conv1.kernel_size
     return images.shape[-2] // height, images.shape[-1] // width
 
-# %% ../nbs/04_features.ipynb #42326a7a
+# %% ../nbs/04_features.ipynb #75d6cf08
 def resize_positions(positions, native, grid):
     "Position table (1+h0*w0,D), class token first, of the `native` grid (h0,w0) -> (1+h*w,D): bilinear, corners not aligned."
     if tuple(native) == tuple(grid): return positions
@@ -26,7 +26,7 @@ def resize_positions(positions, native, grid):
     table = F.interpolate(table, tuple(grid), mode='bilinear', align_corners=False)
     return torch.cat([positions[:1], table[0].flatten(1).T])
 
-# %% ../nbs/04_features.ipynb #caa0627f
+# %% ../nbs/04_features.ipynb #8b71c539
 def padded_patches(padding, grid):
     "Pixels that are padding (N,H,W) bool -> patches that are nothing but padding (N,h,w) bool."
     (h, w), (height, width) = grid, padding.shape[1:]
@@ -42,7 +42,7 @@ def boxed_positions(positions, native, padded):
         table[top:bottom, left:right] = box.reshape(bottom - top, right - left, -1)
     return torch.cat([positions[:1].expand(len(out), 1, -1), out.flatten(1, 2)], 1)
 
-# %% ../nbs/04_features.ipynb #be859968
+# %% ../nbs/04_features.ipynb #90c9035f
 def embed_patches(clip, images, padded=None):
     "Images (N,3,H,W) -> tokens (N,1+L,D): class token and patches with positions, after the first LayerNorm."
     visual, grid = clip.visual, patch_grid(clip, images)
@@ -52,7 +52,7 @@ def embed_patches(clip, images, padded=None):
     x = x + (resize_positions(positions, native, grid) if padded is None else boxed_positions(positions, native, padded))
     return visual.ln_pre(x)
 
-# %% ../nbs/04_features.ipynb #22b24196
+# %% ../nbs/04_features.ipynb #de390dae
 def project_qkv(block, x):
     "Activations (N,T,D) after `ln_1` -> queries, keys and values side by side (N,T,3D)."
     return F.linear(x, block.attn.in_proj_weight, block.attn.in_proj_bias)
@@ -82,7 +82,7 @@ def run_block(block, x, keys=None, need_weights=False):
     attended, weights = attend(block, project_qkv(block, block.ln_1(x)), keys, need_weights)
     return residual(block, x, attended), weights
 
-# %% ../nbs/04_features.ipynb #349114d6
+# %% ../nbs/04_features.ipynb #f1072b47
 def visible_keys(padded):
     "Patches that are padding (N,h,w) -> tokens that may be looked at (N,1+h*w); None stays None."
     return None if padded is None else F.pad(~padded.flatten(1), (1, 0), value=True)
@@ -113,7 +113,7 @@ def attention_maps(clip, images, padded=None):
         maps.append(weights)
     return torch.stack(maps, 1)
 
-# %% ../nbs/04_features.ipynb #0a3fa5a9
+# %% ../nbs/04_features.ipynb #6e3a7787
 def patch_mean(clip, tokens, padded=None):
     "Tokens after the last block (N,1+L,D) -> embedding (N,E): LayerNorm, mean over the valid patches, projection."
     x = clip.visual.ln_post(tokens[:, 1:])
@@ -121,7 +121,7 @@ def patch_mean(clip, tokens, padded=None):
     valid = (~padded).flatten(1).unsqueeze(-1).to(x.dtype)
     return (x * valid).sum(1) / valid.sum(1) @ clip.visual.proj
 
-# %% ../nbs/04_features.ipynb #8091cf13
+# %% ../nbs/04_features.ipynb #f69ac81c
 class LastBlock(NamedTuple):
     "What the last block makes of N images; `activation` is the output of its first LayerNorm, GradCAM's target."
     feature: torch.Tensor             # (N,E) patch mean, unit norm: the image feature of the method

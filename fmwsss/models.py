@@ -9,7 +9,7 @@ __all__ = ['CLIP_MEAN', 'CLIP_STD', 'NOT_WEIGHTS', 'VOCABULARY', 'SOS', 'EOS', '
            'download_clip', 'load_clip', 'ResidualBlock', 'ConvStem', 'fold_batchnorm', 'build_sam', 'resume_download',
            'fetch', 'load_sam']
 
-# %% ../nbs/03_models.ipynb #423195d7
+# %% ../nbs/03_models.ipynb #e0a9fc6b
 import difflib, json, zipfile
 from functools import partial
 from unittest import mock
@@ -29,7 +29,7 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 from torch import nn
 from tqdm.auto import tqdm
 
-# %% ../nbs/03_models.ipynb #7eededa6
+# %% ../nbs/03_models.ipynb #e10bc05d
 CLIP_MEAN, CLIP_STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
 
 def round_up(image, multiple):
@@ -52,7 +52,7 @@ def preprocess(images, multiple=1, device='cpu'):
     mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
     return (torch.from_numpy(np.stack(images)).to(device).permute(0, 3, 1, 2).float() / 255 - mean) / std
 
-# %% ../nbs/03_models.ipynb #97f3d25d
+# %% ../nbs/03_models.ipynb #f287a2b6
 NOT_WEIGHTS = ('input_resolution', 'context_length', 'vocab_size', 'attn_mask')   # what some files hold besides
 VOCABULARY, SOS, EOS = 49408, 49406, 49407                # size of CLIP's byte-pair vocabulary, start, end (largest id)
 
@@ -71,7 +71,7 @@ def tokenize(texts, context_length=77):
             raise ValueError(f"'{text[:40]}...' has {len(encode(text))} tokens, more than {context_length - 2}: shorten the name or n_ctx")
     return open_clip.tokenize(texts, context_length)
 
-# %% ../nbs/03_models.ipynb #bc293056
+# %% ../nbs/03_models.ipynb #f7ed483d
 def is_torchscript(path):
     "Is this file a TorchScript archive, as OpenAI published CLIP? (it holds code beside the tensors)"
     if not zipfile.is_zipfile(path): return False
@@ -110,7 +110,7 @@ def freeze(model):
     "Evaluation mode, float32, no parameter asks for a gradient."
     return model.eval().float().requires_grad_(False)
 
-# %% ../nbs/03_models.ipynb #04653642
+# %% ../nbs/03_models.ipynb #8f841d0e
 def expand_tokens(state):
     "Put `token_embedding_rows` (n,D) back at `token_ids` (n) of a zero table (49408,D); other states pass unchanged."
     if 'token_embedding_rows' not in state: return state
@@ -152,7 +152,7 @@ def finish_clip(clip, state, round_fp16, source):
     if round_fp16: convert_weights_to_lp(clip, torch.float16)
     return freeze(clip)
 
-# %% ../nbs/03_models.ipynb #51559064
+# %% ../nbs/03_models.ipynb #cc3b6832
 WEIGHTS = Path(__file__).parent / 'weights' if '__file__' in globals() else Path('../fmwsss/weights')
 
 def build_open_clip(name):
@@ -210,7 +210,7 @@ def load_clip(model='miniclip', weights=None, round_fp16=False, device='cpu'):
         raise ValueError(f"OpenAI's weights were trained with quick-GELU, '{model}' has GELU: use '{model}-quickgelu'")
     return finish_clip(clip, state, round_fp16, weights).to(device)
 
-# %% ../nbs/03_models.ipynb #9d4b03e0
+# %% ../nbs/03_models.ipynb #93dd48e4
 def _conv(inputs, outputs, size=3, stride=1, norm=False):
     "Convolution; with `norm`, a BatchNorm after it (training), otherwise a bias (the BatchNorm folded in)."
     conv = nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=not norm)
@@ -247,7 +247,7 @@ class ConvStem(nn.Module):
             for block in stage[1:]: x = block(x)
         return self.project(x)
 
-# %% ../nbs/03_models.ipynb #dde668ec
+# %% ../nbs/03_models.ipynb #4159c63c
 def fold_batchnorm(state, eps=1e-5):
     "State dict with every convolution + BatchNorm pair (`.0`, `.1`) folded into one convolution with bias."
     out, pairs = dict(state), [k[:-len('1.running_var')] for k in state if k.endswith('1.running_var')]
@@ -258,7 +258,7 @@ def fold_batchnorm(state, eps=1e-5):
         for k in [k for k in out if k.startswith((p + '0.', p + '1.'))]: del out[k]
     return out
 
-# %% ../nbs/03_models.ipynb #91172048
+# %% ../nbs/03_models.ipynb #b9aabe3b
 def build_sam(config, norm=False):
     """`Sam` from a plain dict: img_size, patch_size, and `encoder`, `prompt`, `decoder` sections (see minisam.json).
 
@@ -281,7 +281,7 @@ def build_sam(config, norm=False):
                           iou_head_depth=3, iou_head_hidden_dim=d['iou_head_hidden_dim'])
     return Sam(encoder, prompt, decoder, **{k: config[k] for k in ('pixel_mean', 'pixel_std') if k in config})
 
-# %% ../nbs/03_models.ipynb #1fe07431
+# %% ../nbs/03_models.ipynb #e1c8c8c0
 SAM_URL = 'https://dl.fbaipublicfiles.com/segment_anything/'
 SAM_FILES = dict(                                                       # file name, bytes, SHA-256
     vit_b=('sam_vit_b_01ec64.pth', 375_042_383, 'ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912'),
@@ -292,6 +292,9 @@ def resume_download(url, output_file, part, progress=True):
     "Download `url` to `output_file` through the file `part`, continuing where an interrupted download left off."
     part, have = Path(part), Path(part).stat().st_size if Path(part).exists() else 0
     with requests.get(url, stream=True, timeout=30, headers={'Range': f'bytes={have}-'} if have else {}) as answer:
+        if answer.status_code == 416 and have:                          # nothing is left to send: the part is of no use
+            part.unlink()
+            return resume_download(url, output_file, part, progress)
         answer.raise_for_status()
         if answer.status_code != 206: have = 0                          # the server starts again from the beginning
         total = have + int(answer.headers.get('Content-Length', 0))

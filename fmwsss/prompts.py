@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['causal_block', 'encode_embeddings', 'warn_unknown', 'text_features', 'prompt_layout', 'PromptLearner']
 
-# %% ../nbs/05_prompts.ipynb #eef48df8
+# %% ../nbs/05_prompts.ipynb #689f211b
 import warnings
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from torch import nn
 from .models import encode, tokenize
 from .features import attend, project_qkv, residual
 
-# %% ../nbs/05_prompts.ipynb #acade0c8
+# %% ../nbs/05_prompts.ipynb #2d0a3a4d
 def causal_block(block, x, past=None):
     """A text block on tokens x (G,T,D) that see themselves, what stands before them, and all of `past`.
 
@@ -42,7 +42,7 @@ def encode_embeddings(clip, x, eos, shared=0):
         x, _ = causal_block(block, x, past)
     return clip.ln_final(x[torch.arange(len(x), device=x.device), eos - shared]) @ clip.text_projection
 
-# %% ../nbs/05_prompts.ipynb #1b35732d
+# %% ../nbs/05_prompts.ipynb #61c8f93c
 def warn_unknown(clip, texts):
     "Warn of words whose token embedding is zero: a miniature CLIP never saw them."
     known = clip.token_embedding.weight.abs().sum(1) > 0
@@ -57,7 +57,7 @@ def text_features(clip, texts):
     tokens = tokenize(texts, clip.context_length).to(clip.token_embedding.weight.device)
     return F.normalize(encode_embeddings(clip, clip.token_embedding(tokens), tokens.argmax(1)), dim=-1)
 
-# %% ../nbs/05_prompts.ipynb #e749384b
+# %% ../nbs/05_prompts.ipynb #84554558
 def prompt_layout(n_ctx, name_lengths, length, position):
     """New place (G,length) of every token of "[SOS] context name . [EOS]" when the name moves to `position`.
 
@@ -69,7 +69,7 @@ def prompt_layout(n_ctx, name_lengths, length, position):
     is_context, is_name = (place > first) & (place <= n_ctx), (place > n_ctx) & (place <= n_ctx + lengths)
     return place + lengths * is_context - (n_ctx - first) * is_name
 
-# %% ../nbs/05_prompts.ipynb #18237e1a
+# %% ../nbs/05_prompts.ipynb #7173209d
 class PromptLearner(nn.Module):
     """Learnable contexts for G class names: `forward()` -> unit-norm text features (G,E).
 
