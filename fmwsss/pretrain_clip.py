@@ -10,7 +10,7 @@ __all__ = ['CLASS_NAMES', 'TEMPLATES', 'N_ID', 'CONFIG', 'MEAN', 'STD', 'WEIGHTS
            'train_step', 'learning_rate', 'State', 'train', 'export', 'watch', 'read_scenes', 'average_precision',
            'zero_shot', 'fixed_prompts', 'cam_scenes', 'seed_miou', 'fill_boxes', 'tune_seeds', 'measure']
 
-# %% ../nbs/30_pretrain_clip.ipynb #d0235c64
+# %% ../nbs/30_pretrain_clip.ipynb #0530f55f
 import json, math, os, time
 from functools import lru_cache
 from pathlib import Path
@@ -33,7 +33,7 @@ from .affinity import box_mask, min_max, refine
 from .sams import seed_from_cams
 from .evaluation import Confusion
 
-# %% ../nbs/30_pretrain_clip.ipynb #9b5f758f
+# %% ../nbs/30_pretrain_clip.ipynb #67d952ce
 _SPACED = dict(diningtable='dining table', pottedplant='potted plant', tvmonitor='tv monitor')
 _EXTRA = dict(aeroplane=['airplane'], bicycle=['bike'], motorbike=['motorcycle'], person=['people'], sofa=['couch'], tvmonitor=['tv'])
 CLASS_NAMES = [list(dict.fromkeys([_SPACED.get(c, c), c, p] + _EXTRA.get(c, []))) for c, p in zip(VOC_CLASSES, VOC_PROMPT_NAMES)]
@@ -62,7 +62,7 @@ def noun_bank(rng, nouns, context=0, front=False):
     if context: return [f'{n} {"X " * context}.' if front else f'{"X " * context}{n}.' for n in names]
     return [TEMPLATES[rng.integers(len(TEMPLATES))].format(article(n) if rng.random() < .4 else n) for n in names]
 
-# %% ../nbs/30_pretrain_clip.ipynb #98056321
+# %% ../nbs/30_pretrain_clip.ipynb #73591114
 _bpe = SimpleTokenizer(context_length=77)
 
 @lru_cache(100_000)
@@ -81,7 +81,7 @@ class Tokens:
         rows = [[self.rank[i] for i in _ids(str(t))] for t in texts]
         return torch.tensor([r + [0] * (max(map(len, rows)) - len(r)) for r in rows])
 
-# %% ../nbs/30_pretrain_clip.ipynb #fb3608ad
+# %% ../nbs/30_pretrain_clip.ipynb #0e690cd7
 N_ID = 16    # ids in a picture: 1..7 objects, 8.. background regions
 
 def collect(folder, seeds, scene, **knobs):
@@ -142,7 +142,7 @@ def mosaic(rng, scenes):
         image[y0*8:y1*8, x0*8:x1*8], ids[y0*8:y1*8, x0*8:x1*8] = a, z + q * N_ID
     return image, ids, np.concatenate(names), np.concatenate(total), rects
 
-# %% ../nbs/30_pretrain_clip.ipynb #f4c32c1f
+# %% ../nbs/30_pretrain_clip.ipynb #e7078bcb
 _PATCH = (np.arange(128)[:, None] // 8 * 16 + np.arange(128)[None] // 8).ravel()
 
 def random_window(rng, low=3, high=10):
@@ -185,7 +185,7 @@ def sample(rng, scenes, n_windows=8, p_mosaic=.5):
     for j, (y0, y1, x0, x1) in enumerate(rects): windows[j, y0:y1, x0:x1] = True
     return image, windows, visible(counts, totals, names, rects, 20 + len(MATERIALS))
 
-# %% ../nbs/30_pretrain_clip.ipynb #7b8e3e21
+# %% ../nbs/30_pretrain_clip.ipynb #e407230a
 CONFIG = dict(embed_dim=128, vision_cfg=dict(layers=5, width=192, head_width=64, patch_size=8, image_size=128),
               text_cfg=dict(context_length=77, width=128, heads=2, layers=3), quick_gelu=True)
 MEAN, STD = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(1, 3, 1, 1), torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(1, 3, 1, 1)
@@ -244,7 +244,7 @@ def encode_texts(model, ids, context_id=None, noise=0.):
     for b in model.transformer.resblocks: x = _block(b, x, mask)
     return model.ln_final(x)[torch.arange(len(ids)), ids.argmax(1)] @ model.text_projection
 
-# %% ../nbs/30_pretrain_clip.ipynb #66725613
+# %% ../nbs/30_pretrain_clip.ipynb #54eb2c0c
 def soft_cross_entropy(logits, target, ignore=None):
     "Cross-entropy against `target` normalised per row; rows without a target are left out, ignored entries take no part"
     if ignore is not None: logits = logits.masked_fill(ignore, -1e4)
@@ -275,7 +275,7 @@ def losses(model, features, texts, captions, chosen, classes, seen, table, sigmo
                 window=soft_cross_entropy(s * cos[:, 1:].flatten(0, 1), weight[:, 1:].flatten(0, 1), ignore[:, 1:].flatten(0, 1)),
                 sigmoid=(bce[:, 0].sum(-1).mean() + bce[:, 1:].sum(-1).mean()) / 6)
 
-# %% ../nbs/30_pretrain_clip.ipynb #328f9f70
+# %% ../nbs/30_pretrain_clip.ipynb #92d313df
 WEIGHTS = dict(caption=.5, picture=1., window=1., sigmoid=.3)
 
 def make_batch(rng, scenes, n, n_windows=8):
@@ -367,16 +367,16 @@ def train(folders, shares, out, steps, batch=64, full=.15, full_end=.75, seed=0,
         if not everything: keep, windows, seen = drop_patches(rng, data[1], data[2]); data = (data[0], windows, seen) + data[3:]
         parts = train_step(run.model, tokens, data, keep, nouns, table, rng, run.sigmoid)
         run.update(sum(WEIGHTS[k] * v for k, v in parts.items()), learning_rate(run.step, steps), ema); run.seen += n
-        for k, v in parts.items(): sums[k] = sums.get(k, 0) + float(v.detach()) / every
+        for k, v in parts.items(): sums[k] = sums.get(k, 0) + float(v.detach())
         if run.step % every and run.step != steps: continue
-        run.spent += time.time() - began
-        row = dict(step=run.step, samples=run.seen, minutes=run.spent / 60, scale=float(run.average.logit_scale.detach().exp()), **sums)
+        run.spent += time.time() - began; since = run.step - (run.rows[-1]['step'] if run.rows else 0)
+        row = dict(step=run.step, samples=run.seen, minutes=run.spent / 60, scale=float(run.average.logit_scale.detach().exp()), **{k: v / since for k, v in sums.items()})
         if evaluate: row.update(evaluate(run.average, tokens))
         run.rows.append(row); log(row); sums = {}; began = time.time()
         torch.save(run.average.state_dict(), out/f'average_{run.step}.pt'); run.save(out/'checkpoint.pt')
     return run.average, tokens, run.rows
 
-# %% ../nbs/30_pretrain_clip.ipynb #7a464f88
+# %% ../nbs/30_pretrain_clip.ipynb #80b87f33
 def export(average, tokens, path, extra=None):
     "Write fp16 safetensors in OpenAI's names (only the used rows of the token table) and a json beside it, atomically"
     state = {k: v.half().contiguous() for k, v in average.state_dict().items() if k not in ('token_embedding.weight', 'attn_mask')}
@@ -392,7 +392,7 @@ def watch(average, tokens, scenes, path, n=80):
     found = tune_seeds(clip, images[:n], masks[:n], labels[:n], ('a clean origami {}.',), (.3, .4), (2,))
     return dict(mAP=float(np.nanmean(average_precision(zero_shot(clip, images), labels)))) | found['tune']
 
-# %% ../nbs/30_pretrain_clip.ipynb #5a43f621
+# %% ../nbs/30_pretrain_clip.ipynb #6160ce66
 def read_scenes(seeds, scene):
     "Draw evaluation scenes -> images (N,128,128,3), masks (N,128,128), multi-hot labels (N,20)"
     drawn = [scene(s) for s in seeds]; labels = torch.zeros(len(drawn), 20, dtype=torch.long)
