@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['contrastive_loss', 'cam_activation_loss']
 
-# %% ../nbs/08_losses.ipynb #792f8c9a
+# %% ../nbs/08_losses.ipynb #138087dc
 import torch
 import torch.nn.functional as F
 
-# %% ../nbs/08_losses.ipynb #7faf64ff
+# %% ../nbs/08_losses.ipynb #0c923c3a
 def contrastive_loss(logits, labels, reduce='pos_mean', gamma=1.0):
     """Multi-label contrastive loss: every positive class of an image against all its negatives, -log(e^p / (e^p + sum e^n)).
 
@@ -28,7 +28,7 @@ def contrastive_loss(logits, labels, reduce='pos_mean', gamma=1.0):
     if reduce == 'pos_mean': return each.mean()
     return (each / n[pos.nonzero()[:, 0]]).sum() / (n > 0).sum()
 
-# %% ../nbs/08_losses.ipynb #91fbf9f6
+# %% ../nbs/08_losses.ipynb #c86237f0
 def cam_activation_loss(cams, labels, seeds, norm='l1', reduce='all', detach_max=True, bg_threshold=0.0, eps=1e-5, parts=False):
     """CAM activation loss: lift a CAM to its own maximum where the seed is the class, press it to 0 elsewhere.
 

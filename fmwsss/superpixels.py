@@ -6,7 +6,7 @@
 __all__ = ['parse_runs', 'Masks', 'generate_masks', 'rock_sand_water', 'label_masks', 'join', 'felzenszwalb_masks',
            'oracle_labels']
 
-# %% ../nbs/09_superpixels.ipynb #07246c65
+# %% ../nbs/09_superpixels.ipynb #c7e198a2
 import lzma
 import os
 import zipfile
@@ -22,7 +22,7 @@ from segment_anything.utils import amg
 from skimage.segmentation import felzenszwalb
 from torchvision.ops import nms
 
-# %% ../nbs/09_superpixels.ipynb #ee07468b
+# %% ../nbs/09_superpixels.ipynb #911c0069
 def parse_runs(counts, n_pixels):
     """Compressed COCO run lengths of S masks of `n_pixels` -> (start, end, owner): mask `owner[i]` covers column-major pixels start[i]:end[i].
 
@@ -51,7 +51,7 @@ def parse_runs(counts, n_pixels):
     on = (place % 2 == 1) & (value > 0)
     return end[on] - value[on], end[on], owner[on]
 
-# %% ../nbs/09_superpixels.ipynb #765739ac
+# %% ../nbs/09_superpixels.ipynb #90004d0a
 @dataclass
 class Masks:
     """S possibly overlapping masks of one image as COCO run lengths.
@@ -156,7 +156,40 @@ class Masks:
         counts = counts if len(level) else []
         return cls([{'size': size.tolist(), 'counts': c} for c in counts], level, *quality, size)
 
-# %% ../nbs/09_superpixels.ipynb #dc8892b7
+# %% ../nbs/09_superpixels.ipynb #26ac3688
+def _few_to_many(a, few, keys, values):
+    "SAM's attention `a` of T tokens (B, T, D) to L (B or 1, L, D): queries are carried to the space of the keys, the many are never projected."
+    split = lambda linear: linear.weight.unflatten(0, (a.num_heads, -1))                       # heads, width, D
+    q = a.q_proj(few).unflatten(-1, (a.num_heads, -1))
+    q = torch.einsum('bthc,hcd->bhtd', q, split(a.k_proj)).flatten(1, 2)                       # the keys' bias cancels in the softmax
+    weights = (q @ keys.mT * (a.num_heads / a.internal_dim)**0.5).softmax(-1)
+    out = torch.einsum('bhtd,hcd->bthc', (weights @ values).unflatten(1, (a.num_heads, -1)), split(a.v_proj))
+    return a.out_proj(out.flatten(2) + a.v_proj.bias)
+
+def _many_to_few(a, many, keys, values):
+    "The other direction: L tokens (B or 1, L, D) look at T (B, T, D)."
+    heads = lambda x: x.unflatten(-1, (a.num_heads, -1))
+    k, v = heads(a.k_proj(keys)), heads(a.v_proj(values))
+    seen = torch.einsum('bthc,hcd->bhtd', k, a.q_proj.weight.unflatten(0, (a.num_heads, -1))).flatten(1, 2)
+    bias = torch.einsum('bthc,hc->bht', k, heads(a.q_proj.bias)).flatten(1)[..., None]
+    weights = ((seen @ many.mT + bias) * (a.num_heads / a.internal_dim)**0.5).unflatten(1, (a.num_heads, -1)).softmax(2).flatten(1, 2)
+    value = torch.einsum('bthc,dhc->bhtd', v, heads(a.out_proj.weight)).flatten(1, 2)
+    return torch.baddbmm(a.out_proj.bias.expand(1, 1, -1), weights.mT, value)
+
+def _two_way(t, image, positions, tokens):
+    """SAM's two-way transformer `t`: the same sums as its `forward`, in another order.
+
+    image, positions (1, D, h, w) of one image, tokens (B, T, D) of B prompts -> tokens (B, T, D), image tokens (B, h * w, D)."""
+    keys, pe, q = image.flatten(2).mT, positions.flatten(2).mT, tokens
+    for layer in t.layers:
+        own = q if layer.skip_first_layer_pe else q + tokens
+        q = layer.norm1(layer.self_attn(own, own, q) + (0 if layer.skip_first_layer_pe else q))
+        q = layer.norm2(q + _few_to_many(layer.cross_attn_token_to_image, q + tokens, keys + pe, keys))
+        q = layer.norm3(q + layer.mlp(q))
+        keys = layer.norm4(keys + _many_to_few(layer.cross_attn_image_to_token, keys + pe, q + tokens, q))
+    return t.norm_final_attn(q + _few_to_many(t.final_attn_token_to_image, q + tokens, keys + pe, keys)), keys
+
+# %% ../nbs/09_superpixels.ipynb #2f124fd2
 @torch.no_grad()
 def _decode_points(sam, features, points, keep):
     """SAM's mask decoder on `points` (B, 2), but only what `keep(iou (B, 3)) -> bool (B, 3)` wants is ever upscaled.
@@ -167,7 +200,7 @@ def _decode_points(sam, features, points, keep):
     labels = torch.ones(len(points), 1, dtype=torch.int, device=points.device)
     sparse, dense = sam.prompt_encoder(points=(points[:, None], labels), boxes=None, masks=None)
     tokens = torch.cat([d.iou_token.weight, d.mask_tokens.weight])[None].expand(len(points), -1, -1)
-    hidden, image = d.transformer(features + dense[:1], sam.prompt_encoder.get_dense_pe(), torch.cat([tokens, sparse], 1))
+    hidden, image = _two_way(d.transformer, features + dense[:1], sam.prompt_encoder.get_dense_pe(), torch.cat([tokens, sparse], 1))
     iou = d.iou_prediction_head(hidden[:, 0])[:, 1:]
     wanted = keep(iou)
     rows = wanted.any(1)
@@ -177,7 +210,7 @@ def _decode_points(sam, features, points, keep):
     logits = (weights @ up.flatten(2)).unflatten(2, up.shape[-2:])
     return logits[wanted[rows]], iou[wanted], wanted.flatten().nonzero()[:, 0]
 
-# %% ../nbs/09_superpixels.ipynb #88322152
+# %% ../nbs/09_superpixels.ipynb #9370c75d
 def _stability(logits, threshold, offset):
     "IoU of the masks cut `offset` above and below `threshold`: logits (M, H, W) -> (M,), nan for a mask that is empty at both."
     count = lambda cut: torch.tensor([np.count_nonzero(m) for m in (logits > cut).cpu().numpy()])
@@ -188,7 +221,7 @@ def _box(mask):
     x, y, w, h = cv2.boundingRect(mask.view(np.uint8))
     return [x, y, x + w - 1, y + h - 1]
 
-# %% ../nbs/09_superpixels.ipynb #b9185222
+# %% ../nbs/09_superpixels.ipynb #e1b8efdd
 @torch.no_grad()
 def _crop_masks(predictor, image, crop, grid, batch, iou_thresh, stability_thresh, offset, nms_thresh, iou_bonus, nms_bonus):
     """The masks of one crop (x0, y0, x1, y1) after its own NMS: dense masks of the whole image, boxes, predicted IoU, stability, level.
@@ -219,7 +252,7 @@ def _crop_masks(predictor, image, crop, grid, batch, iou_thresh, stability_thres
     for m, i in zip(dense, keep.tolist()): m[y0:y1, x0:x1] = np.unpackbits(bits[i], count=h * w).reshape(h, w)
     return dense, rows[keep]
 
-# %% ../nbs/09_superpixels.ipynb #7f04052f
+# %% ../nbs/09_superpixels.ipynb #e50dae57
 def _remove_small(masks, area, nms_thresh):
     "Fill holes and drop islands below `area` pixels; then NMS that prefers untouched masks. Returns (masks, kept indices)."
     out, untouched = masks.copy(), torch.ones(len(masks))
@@ -229,7 +262,7 @@ def _remove_small(masks, area, nms_thresh):
         untouched[i] = not (filled or cut)
     return out, nms(torch.tensor([_box(m) for m in out]).view(-1, 4).float(), untouched, nms_thresh)
 
-# %% ../nbs/09_superpixels.ipynb #07ba17d4
+# %% ../nbs/09_superpixels.ipynb #24a26676
 def generate_masks(sam, image, points_per_side=32, pred_iou_thresh=0.86, stability_thresh=0.92, stability_offset=1.0, box_nms_thresh=0.7,
                    crop_layers=1, crop_nms_thresh=0.7, crop_overlap=512 / 1500, crop_points_downscale=2, min_region_area=100,
                    whole_iou_bonus=0.1, whole_nms_bonus=1.0, points_per_batch=64):
@@ -257,7 +290,7 @@ def generate_masks(sam, image, points_per_side=32, pred_iou_thresh=0.86, stabili
         masks, rows = masks[keep.numpy()], rows[keep]
     return Masks.from_dense(masks, rows[:, 6].long(), rows[:, 4], rows[:, 5])
 
-# %% ../nbs/09_superpixels.ipynb #75fb1fae
+# %% ../nbs/09_superpixels.ipynb #116476d8
 def rock_sand_water(masks, thresh=0.3, indices=False):
     """Fill the jar with rocks (wholes), then sand (parts), then water (subparts): keep a mask only if every mask kept from
     higher levels covers less than `thresh` of its area.
@@ -276,7 +309,7 @@ def rock_sand_water(masks, thresh=0.3, indices=False):
         kept = np.r_[kept, new]
     return kept if indices else masks[kept]
 
-# %% ../nbs/09_superpixels.ipynb #3028079a
+# %% ../nbs/09_superpixels.ipynb #d9399918
 def label_masks(labels, level=2):
     "A label map (H, W) as `Masks`, one for each label, all of one level."
     return Masks.from_dense(labels == np.unique(labels)[:, None, None], np.full(len(np.unique(labels)), level))
@@ -285,7 +318,7 @@ def join(*parts):
     "Several `Masks` of one image as one."
     return Masks(sum((p.rles for p in parts), []), *(np.concatenate([getattr(p, k) for p in parts]) for k in ('level', 'iou', 'stability')), parts[0].size)
 
-# %% ../nbs/09_superpixels.ipynb #542c896c
+# %% ../nbs/09_superpixels.ipynb #2a636c2c
 def felzenszwalb_masks(image, scales=((60, 20), (200, 60), (600, 150)), sigma=0.6):
     """Classical superpixels of `image` (H, W, 3) uint8 at three scales, finest first, as levels 0, 1, 2: `Masks`.
 
@@ -295,7 +328,7 @@ def felzenszwalb_masks(image, scales=((60, 20), (200, 60), (600, 150)), sigma=0.
     cut = lambda scale, size: felzenszwalb(image, scale=scale * f, sigma=sigma, min_size=round(size * f))
     return join(*(label_masks(cut(*s), level) for level, s in enumerate(scales)))
 
-# %% ../nbs/09_superpixels.ipynb #84f26449
+# %% ../nbs/09_superpixels.ipynb #1fc91029
 def oracle_labels(masks, truth, ignore=255):
     """The true class of every mask, the most frequent label of `truth` (H, W) in it: (labels (S,), purity (S,)).
 
