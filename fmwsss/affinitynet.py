@@ -6,7 +6,7 @@
 __all__ = ['affinity_targets', 'shrink_labels', 'pair_indices', 'pair_affinity', 'pair_labels', 'affinity_loss', 'AffinityHead',
            'train_affinity', 'dense_affinity', 'transition', 'random_walk', 'affinity_walk']
 
-# %% ../nbs/20_affinitynet.ipynb #8a7e14cd
+# %% ../nbs/20_affinitynet.ipynb #cda0d9b0
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from torch import nn
 from .crf import PSA, dense_crf, scores_to_probs
 from .sams import add_background, seed_from_scores
 
-# %% ../nbs/20_affinitynet.ipynb #2dc5ceee
+# %% ../nbs/20_affinitynet.ipynb #9693287d
 def affinity_targets(image, scores, classes, strong=4, weak=32, crf=PSA):
     """Labels to learn affinities from: `scores` (K, H, W) of `classes` (K,) in [0, 1] -> uint8 (H, W), 0 background, c + 1 class c, 255 ignored.
 
@@ -30,7 +30,7 @@ def shrink_labels(label, size):
     rows, cols = (((np.arange(n) + 0.5) * full / n).astype(int) for n, full in zip(size, label.shape))
     return label[np.ix_(rows, cols)]
 
-# %% ../nbs/20_affinitynet.ipynb #d82b44b7
+# %% ../nbs/20_affinitynet.ipynb #bf547dd4
 def pair_indices(size, radius=5):
     """Flat indices of the pixel pairs closer than `radius` on a grid (h, w): from (n,), to (D, n) int64.
 
@@ -42,14 +42,14 @@ def pair_indices(size, radius=5):
     grid = torch.arange(h * w).view(h, w)
     return grid[:h - r, r:w - r].flatten(), torch.stack([grid[y:y + h - r, r + x:x + w - r].flatten() for y, x in offsets])
 
-# %% ../nbs/20_affinitynet.ipynb #ae1d30e2
+# %% ../nbs/20_affinitynet.ipynb #7c07e7cc
 def pair_affinity(features, pairs):
     "exp(-mean over channels |f_i - f_j|): `features` (C, h, w) or (N, C, h, w), `pairs` of `pair_indices` -> (D, n) or (N, D, n) in (0, 1]."
     a, b = pairs
     f = features.flatten(-2)
     return torch.exp(-(f[..., a].unsqueeze(-2) - f[..., b]).abs().mean(-3))
 
-# %% ../nbs/20_affinitynet.ipynb #d9b94add
+# %% ../nbs/20_affinitynet.ipynb #81257da2
 def pair_labels(label, pairs):
     "`label` (h, w) or (N, h, w), 0 background, 255 ignored -> bool (background, foreground, negative) pairs, shapes as `pair_affinity`: same background, same class, different."
     a, b = pairs
@@ -58,7 +58,7 @@ def pair_labels(label, pairs):
     known, same = (a != 255) & (b != 255), a == b
     return known & same & (a == 0), known & same & (a != 0), known & ~same
 
-# %% ../nbs/20_affinitynet.ipynb #07e0cd29
+# %% ../nbs/20_affinitynet.ipynb #f4fc35a7
 def affinity_loss(affinity, labels, eps=1e-5, parts=False):
     "background / 4 + foreground / 4 + negative / 2, each the mean of -log(a) (same) or -log(1 - a) (different); `labels` of `pair_labels`. `parts=True`: the three means. A kind without pairs costs 0."
     background, foreground, negative = labels
@@ -67,7 +67,7 @@ def affinity_loss(affinity, labels, eps=1e-5, parts=False):
     each = mean(same, background), mean(same, foreground), mean(differ, negative)
     return each if parts else each[0] / 4 + each[1] / 4 + each[2] / 2
 
-# %% ../nbs/20_affinitynet.ipynb #41e1b82a
+# %% ../nbs/20_affinitynet.ipynb #76b6f49b
 class AffinityHead(nn.Module):
     "Frozen features (N, D, h, w) -> features (N, width, h, w) whose differences are affinities: two 1 x 1 convolutions."
     def __init__(self, inputs, width=32):
@@ -75,7 +75,7 @@ class AffinityHead(nn.Module):
         self.layers = nn.Sequential(nn.Conv2d(inputs, 2 * width, 1), nn.GELU(), nn.Conv2d(2 * width, width, 1))
     def forward(self, x): return self.layers(F.layer_norm(x.movedim(1, -1), x.shape[1:2]).movedim(-1, 1))
 
-# %% ../nbs/20_affinitynet.ipynb #36dd637b
+# %% ../nbs/20_affinitynet.ipynb #cf37818b
 def train_affinity(features, labels, steps=200, lr=3e-3, batch=8, width=32, radius=5, seed=0):
     """Train an `AffinityHead` on frozen `features` (N, D, h, w) and `labels` (N, h, w) of `affinity_targets` at that grid.
 
@@ -91,7 +91,7 @@ def train_affinity(features, labels, steps=200, lr=3e-3, batch=8, width=32, radi
         losses.append(loss.item())
     return head.eval().requires_grad_(False), losses
 
-# %% ../nbs/20_affinitynet.ipynb #03276c32
+# %% ../nbs/20_affinitynet.ipynb #fbc982e3
 def dense_affinity(affinity, pairs, n):
     "Pair affinities (D, n_from) as a symmetric (n, n) matrix with unit diagonal and 0 for pairs out of reach."
     a, b = pairs
@@ -112,7 +112,7 @@ def random_walk(scores, affinity, beta=8, log_steps=8):
     for _ in range(log_steps): t = t @ t
     return (scores.flatten(1) @ t).view_as(scores)
 
-# %% ../nbs/20_affinitynet.ipynb #c7a40a26
+# %% ../nbs/20_affinitynet.ipynb #656f4786
 def affinity_walk(features, scores, radius=5, beta=8, log_steps=8, pad=True):
     """Refine `scores` (K, h, w) by a random walk along the affinities of `features` (C, h, w) at the same grid.
 

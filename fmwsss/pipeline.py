@@ -8,7 +8,7 @@ __all__ = ['PACKAGE', 'digest', 'code_digest', 'file_digest', 'Store', 'write_at
            'cams_setup', 'same_size', 'cams_stage', 'full_size', 'seed_of', 'crf_seed', 'seeds_setup', 'load_masks',
            'seeds_stage', 'write_pseudo_labels', 'confusions', 'miou', 'choose', 'bootstrap_gain']
 
-# %% ../nbs/14_pipeline.ipynb #f32b2bd5
+# %% ../nbs/14_pipeline.ipynb #b888f6b6
 import csv, hashlib, importlib, json, os, time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
@@ -18,7 +18,7 @@ from urllib.parse import quote
 import cv2
 import numpy as np
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 import fmwsss
 from .affinity import refine
@@ -35,7 +35,7 @@ from .training import fit
 
 PACKAGE = Path(fmwsss.__file__).resolve().parent
 
-# %% ../nbs/14_pipeline.ipynb #b569a0aa
+# %% ../nbs/14_pipeline.ipynb #fdeac154
 def digest(*parts, length=12):
     "Short hash of anything that JSON can write (order of dictionary keys does not matter)."
     text = json.dumps(parts, sort_keys=True, default=str)
@@ -53,7 +53,7 @@ def file_digest(path):
     path = Path(path)
     return digest(hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else str(path))
 
-# %% ../nbs/14_pipeline.ipynb #42cf4e11
+# %% ../nbs/14_pipeline.ipynb #f1f8bd1e
 class Store:
     """A folder of per-image results `<root>/<stage>/<key>/`, the settings that made them beside (`settings.json`).
 
@@ -101,7 +101,7 @@ def write_atomic(path, write):
         os.replace(beside, path)
     finally: beside.unlink(missing_ok=True)
 
-# %% ../nbs/14_pipeline.ipynb #2a6821f5
+# %% ../nbs/14_pipeline.ipynb #37cf007c
 class Run:
     """A run folder with its cache and its record.
 
@@ -113,16 +113,16 @@ class Run:
         self.world = int(os.environ.get("WORLD_SIZE", 1)) if world is None else world
         self.records, self.skipped = [], {}
 
-    def stage(self, name, settings, dataset, setup, *args, batch=1, part=""):
+    def stage(self, name, settings, dataset, setup, *args, batch=1, part="", workers=None):
         """Compute what is missing of a stage -> Store. setup(*args) returns compute(indices) -> [(arrays, seconds), ...].
 
-        `settings` decide the key; `part` only labels the record (e.g. the split)."""
+        `settings` decide the key; `part` only labels the record (e.g. the split); `workers`: other than the run's (starting one takes seconds)."""
         store, start = Store(self.root / "cache", name, settings), time.perf_counter()
         mine = range(self.rank, len(dataset), self.world)
         missing = [i for i in mine if not store.has(dataset.ids[i])]
         chunks = [missing[k:k + batch] for k in range(0, len(missing), batch)]
         bar = tqdm(total=len(mine), initial=len(mine) - len(missing), desc=f"{name} {part}".strip(), disable=not self.progress, mininterval=1)
-        for failed, count in self.work(chunks, store, dataset, setup, args):
+        for failed, count in self.work(chunks, store, dataset, setup, args, self.workers if workers is None else workers):
             bar.update(count)
             self.skipped.update(failed)
         bar.close()
@@ -131,14 +131,14 @@ class Run:
                                  reused=len(mine) - len(missing), seconds=round(time.perf_counter() - start, 2)))
         return store
 
-    def work(self, chunks, store, dataset, setup, args):
+    def work(self, chunks, store, dataset, setup, args, workers):
         "Run the chunks here, or in worker processes; yields (failures, images done)."
-        if min(self.workers, len(chunks)) <= 1:
+        if min(workers, len(chunks)) <= 1:
             compute = setup(*args) if chunks else None
             for chunk in chunks: yield run_chunk(compute, chunk, store, dataset.ids, self.strict)
             return
-        context, threads = get_context("spawn"), max(1, (os.cpu_count() or 1) // self.workers)
-        with ProcessPoolExecutor(self.workers, context, start_worker, (setup, args, threads)) as pool:
+        context, threads = get_context("spawn"), max(1, (os.cpu_count() or 1) // workers)
+        with ProcessPoolExecutor(workers, context, start_worker, (setup, args, threads)) as pool:
             jobs = [pool.submit(run_in_worker, chunk, store, dataset.ids, self.strict) for chunk in chunks]
             try:
                 for job in as_completed(jobs): yield job.result()
@@ -180,7 +180,7 @@ def start_worker(setup, args, threads):
 
 def run_in_worker(indices, store, ids, strict): return run_chunk(run_in_worker.compute, indices, store, ids, strict)
 
-# %% ../nbs/14_pipeline.ipynb #827fe46b
+# %% ../nbs/14_pipeline.ipynb #58c4283d
 def masks_setup(dataset, source, model, weights, device, settings):
     "Setup of the mask stage: SAM's automatic masks, or Felzenszwalb superpixels."
     if source not in ("sam", "felzenszwalb"): raise ValueError(f"mask source {source!r} is unknown; use 'sam' or 'felzenszwalb'")
@@ -206,7 +206,7 @@ def model_digest(model, weights=None):
     packaged = PACKAGE / "weights" / f"{model}.safetensors"
     return file_digest(weights or (packaged if packaged.exists() else model))
 
-# %% ../nbs/14_pipeline.ipynb #002200e3
+# %% ../nbs/14_pipeline.ipynb #ce69fdbf
 def prompts_stage(run, name, clip, names, source, loss, key, learner, device="cpu", **training):
     """Train (or load) prompts -> (PromptLearner, history). `key`: what source and loss depend on; `learner`: PromptLearner options."""
     settings = dict(key, names=names, learner=learner, training=training, code=code_digest("prompts", "training", "losses", "cam", "features"))
@@ -219,7 +219,7 @@ def prompts_stage(run, name, clip, names, source, loss, key, learner, device="cp
                             reused=training["steps"] if done else 0, seconds=round(time.perf_counter() - start, 2)))
     return prompts, history
 
-# %% ../nbs/14_pipeline.ipynb #be70ca10
+# %% ../nbs/14_pipeline.ipynb #0f6df7c6
 def pack(maps):
     "(K, h, w) float -> dictionary of float16 maps scaled to [-1, 1] and their scales."
     scale = np.abs(maps).max((1, 2), keepdims=True) + 1e-30 if len(maps) else np.ones((0, 1, 1))
@@ -258,7 +258,7 @@ def cams_setup(dataset, model, weights, device, text, resize, cam_settings, affi
             maps = dict(cam=own)
             if layers: maps.update(caa=refine(own, attention[n], **refine_settings))
             seconds = dict(seconds, caa=time.perf_counter() - start)
-            if layers: maps.update(uniform=refine(own, torch.ones_like(attention[n]), **refine_settings))
+            if layers: maps.update(uniform=refine(own, torch.ones_like(attention[n]), outside='none', **refine_settings))
             for name, value in maps.items(): result[name], result[f"{name}_scale"] = pack(value.cpu().numpy())
             yield result, seconds
     return compute
@@ -281,14 +281,14 @@ def cams_stage(run, dataset, text, model="miniclip", weights=None, device="cpu",
     key = dict(data=dataset.fingerprint(), model=model, weights=model_digest(model, weights), resize=str(resize), cam=cam_settings,
                affinity=affinity, text=hashlib.sha256(text.tobytes()).hexdigest(), code=code_digest("features", "cam", "affinity"))
     return run.stage("cams", key, dataset, cams_setup, dataset, model, weights, device, text, resize, cam_settings, affinity,
-                     batch=batch, part=dataset.split)
+                     batch=batch, part=dataset.split, workers=1)
 
 
 def full_size(arrays, name):
     "Stored map `name` at image resolution: (K, H, W) float32, bilinear."
     return resize_maps(unpack(arrays, name), arrays["size"]).numpy()
 
-# %% ../nbs/14_pipeline.ipynb #c95d768c
+# %% ../nbs/14_pipeline.ipynb #627dd739
 def seed_of(method, arrays, image=None, masks=None, maps="caa", power=1.0, crf=None, **sams_settings):
     """One label map (H, W) uint8 from stored CAMs.
 
@@ -329,7 +329,7 @@ def seeds_stage(run, dataset, cams, method, masks=None, filter_thresh=0.3, **set
     "Label maps of every image by one method -> Store with `seed` (H, W) uint8: 0 background, c+1 class."
     key = dict(cams=cams.key, masks=masks.key if masks else None, method=method, filter_thresh=filter_thresh, settings=settings,
                data=dataset.fingerprint(), code=code_digest("sams", "superpixels", "crf", "pipeline"))
-    return run.stage("seeds", key, dataset, seeds_setup, dataset, cams, masks, method, filter_thresh, settings, batch=16, part=f"{dataset.split} {method}")
+    return run.stage("seeds", key, dataset, seeds_setup, dataset, cams, masks, method, filter_thresh, settings, batch=16, part=f"{dataset.split} {method}", workers=None if method == "crf" else 1)
 
 
 def write_pseudo_labels(dataset, seeds, folder):
@@ -340,7 +340,7 @@ def write_pseudo_labels(dataset, seeds, folder):
         if seeds.has(image_id): save_label(folder / f"{image_id}.png", seeds.load(image_id)["seed"])
     return folder
 
-# %% ../nbs/14_pipeline.ipynb #147e1d78
+# %% ../nbs/14_pipeline.ipynb #07ce4e4d
 def confusions(dataset, predict):
     "Confusion matrix of every image with a mask: (N, n, n) int64, rows truth, columns prediction. predict(i) -> (H, W) label."
     return np.stack([confusion(predict(i), dataset.mask(i), len(dataset.classes) + 1) for i in range(len(dataset))])

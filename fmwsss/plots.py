@@ -6,13 +6,13 @@
 __all__ = ['inline', 'label_colours', 'colour_label', 'overlay_label', 'overlay_cam', 'colour_masks', 'grid', 'save', 'curve',
            'bars']
 
-# %% ../nbs/15_plots.ipynb #99da11bd
+# %% ../nbs/15_plots.ipynb #b79cc857
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 
-# %% ../nbs/15_plots.ipynb #d723bca8
+# %% ../nbs/15_plots.ipynb #8834fd04
 def inline(quality=80, dpi=80):
     "Show figures of a notebook as small JPEG pictures (quality 0..95, dots per inch), the same at every run."
     from matplotlib_inline.backend_inline import set_matplotlib_formats
@@ -20,7 +20,7 @@ def inline(quality=80, dpi=80):
     plt.rcParams.update({"figure.dpi": dpi, "savefig.dpi": dpi, "figure.facecolor": "white", "axes.titlesize": 10,
                          "axes.spines.top": False, "axes.spines.right": False, "font.size": 9})
 
-# %% ../nbs/15_plots.ipynb #965c679e
+# %% ../nbs/15_plots.ipynb #fb2046a5
 def label_colours(n=256):
     "VOC's colours of the labels 0..n-1: (n, 3) uint8 (VOC development kit: bit triples of the label, high bits first)."
     labels, colours = np.arange(n), np.zeros((n, 3), np.uint8)
@@ -34,7 +34,7 @@ def colour_label(label):
     "Colours of a label map: (H, W) integers 0..255 -> (H, W, 3) uint8."
     return label_colours()[np.asarray(label).astype(np.uint8)]
 
-# %% ../nbs/15_plots.ipynb #0e37f163
+# %% ../nbs/15_plots.ipynb #9f9877fd
 def overlay_label(image, label, alpha=0.6):
     "Class colours over the foreground of an image: image (H, W, 3) uint8, label (H, W) -> (H, W, 3) uint8."
     strength = alpha * (np.asarray(label) != 0)[..., None]
@@ -58,7 +58,7 @@ def colour_masks(masks, image=None, alpha=0.6, seed=0):
         canvas[masks[k]] = canvas[masks[k]] * (1 - alpha) + colours[k] * alpha
     return canvas.astype(np.uint8)
 
-# %% ../nbs/15_plots.ipynb #3a05c453
+# %% ../nbs/15_plots.ipynb #11afe669
 def grid(images, titles=None, columns=None, size=1.8, path=None, row_titles=None):
     """Show pictures (each (H, W) or (H, W, 3)) in a grid and return the figure; `path` saves it as well.
 
@@ -66,14 +66,16 @@ def grid(images, titles=None, columns=None, size=1.8, path=None, row_titles=None
     columns = columns or len(images)
     rows = -(-len(images) // columns)
     ratio = images[0].shape[0] / images[0].shape[1]
-    figure, axes = plt.subplots(rows, columns, figsize=(size * columns, size * rows * ratio + 0.25), squeeze=False)
+    lines = [1 + max((t.count("\n") for t in (titles or [])[r * columns:(r + 1) * columns]), default=-1) for r in range(rows)]
+    figure, axes = plt.subplots(rows, columns, figsize=(size * columns, size * rows * ratio + 0.2 * sum(lines) + 0.1), squeeze=False,
+                                height_ratios=[size * ratio + 0.2 * n for n in lines], layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, hspace=0.01, wspace=0.01)
     for ax in axes.flat: ax.set_axis_off()
     for k, (ax, picture) in enumerate(zip(axes.flat, images)):
         ax.imshow(picture, interpolation="nearest", cmap="gray" if picture.ndim == 2 else None)
         if titles and k < len(titles): ax.set_title(titles[k], fontsize=9)
     for row, text in enumerate(row_titles or []):
         axes[row, 0].text(-0.08, 0.5, text, rotation=90, va="center", ha="right", transform=axes[row, 0].transAxes)
-    figure.tight_layout(pad=0.3)
     return save(figure, path)
 
 
@@ -84,7 +86,7 @@ def save(figure, path=None):
         figure.savefig(path, dpi=150, bbox_inches="tight")
     return figure
 
-# %% ../nbs/15_plots.ipynb #87ba8a87
+# %% ../nbs/15_plots.ipynb #75ccc660
 def curve(steps, values, title="", ylabel="loss", smooth=0.9, path=None, ax=None):
     "A noisy series (thin) and its exponential moving average (thick, decay `smooth`); returns the figure."
     figure = ax.figure if ax is not None else plt.figure(figsize=(4, 2.4))

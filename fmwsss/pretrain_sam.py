@@ -9,7 +9,7 @@ __all__ = ['CONFIG', 'BACKGROUND', 'POOLS', 'RECIPE', 'LOG', 'renumber', 'pack',
            'orthogonalise', 'Muon', 'is_matrix', 'Trainer', 'pick', 'cached_embeddings', 'training_loss', 'train',
            'write_log', 'trim_log', 'finished', 'export']
 
-# %% ../nbs/31_pretrain_sam.ipynb #30922ddc
+# %% ../nbs/31_pretrain_sam.ipynb #389fe6e3
 import copy
 import csv
 import json
@@ -29,7 +29,7 @@ from tqdm.auto import tqdm
 from .minivoc import scene, split_seed
 from .models import build_sam, fold_batchnorm
 
-# %% ../nbs/31_pretrain_sam.ipynb #241b1dd1
+# %% ../nbs/31_pretrain_sam.ipynb #8cb6d101
 CONFIG = dict(
     img_size=128, patch_size=8, mask_in_chans=16,
     encoder=dict(embed_dim=192, depth=3, num_heads=3, mlp_ratio=4, global_attn_indexes=[0, 1, 2],
@@ -37,7 +37,7 @@ CONFIG = dict(
     decoder=dict(transformer_dim=128, depth=2, mlp_dim=256, num_heads=4, iou_head_hidden_dim=128))
 BACKGROUND = 240                                 # ids from here on are regions of the background, not objects
 
-# %% ../nbs/31_pretrain_sam.ipynb #f2d56009
+# %% ../nbs/31_pretrain_sam.ipynb #e91d7391
 def renumber(ids, inside, region):
     "Consecutive ids 1.. where `inside`, BACKGROUND + region number elsewhere: (H, W) uint8."
     names, dense = np.unique(np.where(inside, ids, 0), return_inverse=True)
@@ -51,7 +51,7 @@ def pack(scene):
     levels = [renumber(ids, inside, region) for ids in (scene.instance, scene.part, scene.subpart)]
     return np.stack([*scene.image.transpose(2, 0, 1), *levels])
 
-# %% ../nbs/31_pretrain_sam.ipynb #a2b742d8
+# %% ../nbs/31_pretrain_sam.ipynb #5c6c9a3c
 POOLS = dict(
     easy=dict(scenes=5000, first=200_000, knobs=lambda i: dict(cooccurrence=0., objects=(.6, .4), occlusion=0.)),
     mild=dict(scenes=10000, first=210_000, knobs=lambda i: dict(cooccurrence=.85 * (i % 2 == 0), objects=(.25, .4, .25, .1), occlusion=.15)),
@@ -69,7 +69,7 @@ def draw_pool(path, scenes, first, knobs, size=(128, 128)):
         os.replace(part, path)
     return np.load(path, mmap_mode='r')
 
-# %% ../nbs/31_pretrain_sam.ipynb #965863f4
+# %% ../nbs/31_pretrain_sam.ipynb #fd8ec837
 def near_edge(ids):
     "Pixels beside another id: (H, W) -> bool (H, W)."
     edge = np.zeros(ids.shape, bool)
@@ -93,7 +93,7 @@ def sample_clicks(levels, n, rng, candidates=1500):
     chosen = rng.permutation(np.concatenate(chosen))
     return np.stack([chosen % levels.shape[2], chosen // levels.shape[2]], 1)
 
-# %% ../nbs/31_pretrain_sam.ipynb #57e29d3c
+# %% ../nbs/31_pretrain_sam.ipynb #46f6569c
 def augment(images, rng):
     "Brightness, colour cast and, sometimes, another order of the colour channels: float (N, 3, H, W) in 0..255."
     n = len(images)
@@ -113,7 +113,7 @@ def make_batch(scenes, clicks, rng, training=True):
     if training: images = augment(images, rng)
     return images, levels, torch.from_numpy(np.stack([sample_clicks(s[3:], clicks, rng) for s in scenes]))
 
-# %% ../nbs/31_pretrain_sam.ipynb #b04b0ec6
+# %% ../nbs/31_pretrain_sam.ipynb #ed858f72
 def region_boxes(ids):
     "Table (256, 4) of x0, y0, x1, y1 in 0..1 of every id of a map (H, W)."
     table = np.zeros((256, 4), np.float32)
@@ -138,7 +138,7 @@ def clicked_ids(levels, clicks):
     "Ids under the clicks: (N, 3, H, W), (N, P, 2) -> (N, P, 3)."
     return levels[torch.arange(len(levels))[:, None], :, clicks[..., 1], clicks[..., 0]]
 
-# %% ../nbs/31_pretrain_sam.ipynb #2bd5ff6d
+# %% ../nbs/31_pretrain_sam.ipynb #596e2436
 class DenseHead(nn.Module):
     "Throw-away head on the image embedding (N, D, h, w), used in training only."
     def __init__(self, width=128, hidden=256, channels=24):
@@ -166,7 +166,7 @@ class DenseHead(nn.Module):
         query = self.click(query).view(n, -1, 3, self.channels + 1).transpose(1, 2)
         return fine, boxes, query[..., :-1] @ features + query[..., -1:]
 
-# %% ../nbs/31_pretrain_sam.ipynb #9db3de2a
+# %% ../nbs/31_pretrain_sam.ipynb #7bcfd62e
 def box_iou(a, b):
     "IoU and generalised IoU of boxes (..., 4) as x0, y0, x1, y1."
     area = lambda low, high: (high - low).clamp(min=0).prod(-1)
@@ -192,7 +192,7 @@ def mask_iou(logits, target):
     a, b = logits > 0, target > .5
     return (a & b).flatten(-2).sum(-1) / ((a | b).flatten(-2).sum(-1) + 1e-6)
 
-# %% ../nbs/31_pretrain_sam.ipynb #d12858e7
+# %% ../nbs/31_pretrain_sam.ipynb #0e37d302
 def dense_loss(head, embedding, levels, clicks):
     "Loss of the throw-away head, and what it gets right: dict of IoUs."
     target = dense_targets(levels)
@@ -209,7 +209,7 @@ def dense_loss(head, embedding, levels, clicks):
     grouping = mask_iou(similar[..., None].detach(), same[..., None])[:, 0][object_click].mean()
     return loss, dict(dense_loss=loss.item(), box_iou=mean(iou.detach()).item(), grouping_iou=grouping.item())
 
-# %% ../nbs/31_pretrain_sam.ipynb #3deb3d61
+# %% ../nbs/31_pretrain_sam.ipynb #83040fc2
 def decode(sam, embedding, clicks):
     """Masks for P clicks on each of N images: embedding (N, D, h, w), clicks (N, P, 2) in input pixels
     -> logits (N*P, 4, 4h, 4w), predicted IoU (N*P, 4). Outputs: 0 the single-mask answer, 1 subpart, 2 part, 3 whole."""
@@ -240,7 +240,7 @@ def first_block(layer, tokens, keys, where):
     mixed = a.out_proj(mixed.transpose(2, 3).flatten(-2))
     return queries, layer.norm4(keys[:, None] + mixed).flatten(0, 1)
 
-# %% ../nbs/31_pretrain_sam.ipynb #fb6474b7
+# %% ../nbs/31_pretrain_sam.ipynb #025499f3
 def initialise(sam, gain=1.6, sharpness=1.5):
     "Start `sam` in place: cross-attention with queries = keys, a sharper position code, small learned positions."
     t = sam.mask_decoder.transformer
@@ -270,7 +270,7 @@ def decoder_loss(sam, embedding, levels, clicks, importance=(.7, .8, 1.5)):
     parts = dict(zip(('subpart_iou', 'part_iou', 'whole_iou'), iou[on_object].mean(0).tolist()))
     return loss, dict(decoder_loss=loss.item(), **parts, background_iou=iou[~on_object, 2].mean().item())
 
-# %% ../nbs/31_pretrain_sam.ipynb #9102b043
+# %% ../nbs/31_pretrain_sam.ipynb #f884bd64
 def orthogonalise(update, steps=5):
     "Push the singular values of a matrix towards 1 (Newton-Schulz iteration; Jordan et al. 2024, Muon)."
     x = update.bfloat16()
@@ -301,8 +301,8 @@ def is_matrix(name, p):
     name = name.replace('patch_embed', '')
     return p.ndim >= 2 and not any(word in name for word in ('pos_embed', 'embed', 'token', 'stages.0.0'))
 
-# %% ../nbs/31_pretrain_sam.ipynb #8393654f
-RECIPE = [('dense', 351, 16, 0), ('joint', 176, 16, 8), ('decoder', 1000, 8, 8), ('joint', 1150, 16, 8)]      # kind, steps, images a step, clicks an image
+# %% ../nbs/31_pretrain_sam.ipynb #4a3f6930
+RECIPE = [('dense', 351, 16, 0), ('joint', 176, 16, 8), ('decoder', 1050, 8, 8), ('joint', 1506, 16, 8)]      # kind, steps, images a step, clicks an image
 
 class Trainer:
     "Model, average, optimisers and position in the recipe; everything `train` must remember."
@@ -345,7 +345,7 @@ class Trainer:
             else: setattr(self, k, v)
         return self
 
-# %% ../nbs/31_pretrain_sam.ipynb #170ab389
+# %% ../nbs/31_pretrain_sam.ipynb #5baea904
 def pick(pools, rng, n, easy):
     "`n` scenes, a share `easy` of them from the first pool, the rest evenly from the others."
     share = [easy] + [(1 - easy) / (len(pools) - 1)] * (len(pools) - 1)
@@ -376,8 +376,8 @@ def training_loss(trainer, kind, done, pools, cache, rng, batch, clicks):
         loss, figures = loss + mask_loss, figures | more
     return loss, figures
 
-# %% ../nbs/31_pretrain_sam.ipynb #2bee0c1e
-def train(out, pools, recipe=RECIPE, config=CONFIG, decay=.25, cache_size=2500, seed=0, save_every=180, progress=True):
+# %% ../nbs/31_pretrain_sam.ipynb #454b2419
+def train(out, pools, recipe=RECIPE, config=CONFIG, decay=.4, cache_size=2500, seed=0, save_every=180, progress=True):
     """Train a `Sam` and return its averaged, folded, frozen copy; `out` holds state.pt and log.csv, and a second call continues.
 
     `pools`: lists or memory-maps of (6, H, W) uint8 scenes, the easy ones first. `recipe`: stages (kind, steps, images a step,
@@ -423,7 +423,7 @@ def trim_log(path, step):
     lines = Path(path).read_text().splitlines()
     Path(path).write_text('\n'.join([lines[0], *(l for l in lines[1:] if int(l.split(',')[0]) <= step)]) + '\n')
 
-# %% ../nbs/31_pretrain_sam.ipynb #7faa6a7e
+# %% ../nbs/31_pretrain_sam.ipynb #61fe89aa
 def finished(trainer):
     "The averaged model with BatchNorm folded into the convolutions: a plain frozen `Sam`."
     sam = build_sam(trainer.config)
