@@ -5,21 +5,21 @@
 # %% auto #0
 __all__ = ['CLIP_ES', 'DEEPLAB', 'PSA', 'scores_to_probs', 'dense_crf']
 
-# %% ../nbs/11_crf.ipynb #fc4525b2
+# %% ../nbs/11_crf.ipynb #fd9afe54
 import numpy as np
 
-# %% ../nbs/11_crf.ipynb #bda694a3
+# %% ../nbs/11_crf.ipynb #7669dfef
 CLIP_ES = dict(gaussian=(1, 3), bilateral=(67, 3, 4))
 DEEPLAB = dict(gaussian=(2, 2), bilateral=(65, 3, 4))
 PSA = dict(gaussian=(3, 3), bilateral=(80, 13, 10))
 
-# %% ../nbs/11_crf.ipynb #f4bf7871
+# %% ../nbs/11_crf.ipynb #86be41ff
 def scores_to_probs(scores, eps=1e-5):
     "Scores (K + 1, H, W) >= 0, background first -> probabilities that sum to 1 at every pixel."
     scores = np.maximum(scores, 0) + eps
     return (scores / scores.sum(0)).astype(np.float32)
 
-# %% ../nbs/11_crf.ipynb #507bed22
+# %% ../nbs/11_crf.ipynb #db7ec2da
 def dense_crf(image, probs, iterations=10, gaussian=(1, 3), bilateral=(67, 3, 4)):
     """Mean-field inference in a fully connected CRF: probabilities (K, H, W) that follow the edges of `image` (H, W, 3) uint8 -> float32 (K, H, W).
 

@@ -8,7 +8,7 @@ __all__ = ['PACKAGE', 'digest', 'code_digest', 'file_digest', 'Store', 'write_at
            'cams_setup', 'same_size', 'cams_stage', 'full_size', 'seed_of', 'crf_seed', 'seeds_setup', 'load_masks',
            'seeds_stage', 'write_pseudo_labels', 'confusions', 'miou', 'choose', 'bootstrap_gain']
 
-# %% ../nbs/14_pipeline.ipynb #b888f6b6
+# %% ../nbs/14_pipeline.ipynb #26ce184a
 import csv, hashlib, importlib, json, os, time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
@@ -35,7 +35,7 @@ from .training import fit
 
 PACKAGE = Path(fmwsss.__file__).resolve().parent
 
-# %% ../nbs/14_pipeline.ipynb #fdeac154
+# %% ../nbs/14_pipeline.ipynb #29c33ff4
 def digest(*parts, length=12):
     "Short hash of anything that JSON can write (order of dictionary keys does not matter)."
     text = json.dumps(parts, sort_keys=True, default=str)
@@ -53,7 +53,7 @@ def file_digest(path):
     path = Path(path)
     return digest(hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else str(path))
 
-# %% ../nbs/14_pipeline.ipynb #f1f8bd1e
+# %% ../nbs/14_pipeline.ipynb #9ee9673b
 class Store:
     """A folder of per-image results `<root>/<stage>/<key>/`, the settings that made them beside (`settings.json`).
 
@@ -101,7 +101,7 @@ def write_atomic(path, write):
         os.replace(beside, path)
     finally: beside.unlink(missing_ok=True)
 
-# %% ../nbs/14_pipeline.ipynb #37cf007c
+# %% ../nbs/14_pipeline.ipynb #93b93ce4
 class Run:
     """A run folder with its cache and its record.
 
@@ -180,7 +180,7 @@ def start_worker(setup, args, threads):
 
 def run_in_worker(indices, store, ids, strict): return run_chunk(run_in_worker.compute, indices, store, ids, strict)
 
-# %% ../nbs/14_pipeline.ipynb #58c4283d
+# %% ../nbs/14_pipeline.ipynb #4f90d0e3
 def masks_setup(dataset, source, model, weights, device, settings):
     "Setup of the mask stage: SAM's automatic masks, or Felzenszwalb superpixels."
     if source not in ("sam", "felzenszwalb"): raise ValueError(f"mask source {source!r} is unknown; use 'sam' or 'felzenszwalb'")
@@ -206,7 +206,7 @@ def model_digest(model, weights=None):
     packaged = PACKAGE / "weights" / f"{model}.safetensors"
     return file_digest(weights or (packaged if packaged.exists() else model))
 
-# %% ../nbs/14_pipeline.ipynb #ce69fdbf
+# %% ../nbs/14_pipeline.ipynb #ebc893bd
 def prompts_stage(run, name, clip, names, source, loss, key, learner, device="cpu", **training):
     """Train (or load) prompts -> (PromptLearner, history). `key`: what source and loss depend on; `learner`: PromptLearner options."""
     settings = dict(key, names=names, learner=learner, training=training, code=code_digest("prompts", "training", "losses", "cam", "features"))
@@ -219,7 +219,7 @@ def prompts_stage(run, name, clip, names, source, loss, key, learner, device="cp
                             reused=training["steps"] if done else 0, seconds=round(time.perf_counter() - start, 2)))
     return prompts, history
 
-# %% ../nbs/14_pipeline.ipynb #0f6df7c6
+# %% ../nbs/14_pipeline.ipynb #6b6601a5
 def pack(maps):
     "(K, h, w) float -> dictionary of float16 maps scaled to [-1, 1] and their scales."
     scale = np.abs(maps).max((1, 2), keepdims=True) + 1e-30 if len(maps) else np.ones((0, 1, 1))
@@ -288,13 +288,12 @@ def full_size(arrays, name):
     "Stored map `name` at image resolution: (K, H, W) float32, bilinear."
     return resize_maps(unpack(arrays, name), arrays["size"]).numpy()
 
-# %% ../nbs/14_pipeline.ipynb #627dd739
-def seed_of(method, arrays, image=None, masks=None, maps="caa", power=1.0, crf=None, **sams_settings):
-    """One label map (H, W) uint8 from stored CAMs.
+# %% ../nbs/14_pipeline.ipynb #12ba4b47
+def seed_of(method, cams, classes, image=None, masks=None, power=1.0, crf=None, **sams_settings):
+    """One label map (H, W) uint8 from the CAMs (K, H, W) of `classes` (K,), 0-based.
 
-    method: 'threshold' (argmax of the min-max normalised maps and the background score), 'crf' (the same refined by a dense CRF) or
-    'sams' (SAM-based seeding with `masks`); maps: 'cam', 'caa' or 'uniform'."""
-    cams, classes = full_size(arrays, maps), arrays["classes"]
+    method: 'threshold' (argmax of the min-max normalised maps and the background score), 'crf' (the same refined by a dense CRF, needs
+    `image`) or 'sams' (SAM-based seeding, needs `masks`)."""
     if method == "sams": return sams(cams, masks, classes, power, **sams_settings)[0]
     if method == "threshold": return seed_from_cams(cams, classes, power)
     if method == "crf": return crf_seed(cams, classes, image, power, **(crf or {}))
@@ -307,14 +306,14 @@ def crf_seed(cams, classes, image, power, **crf):
     return seed_from_scores(dense_crf(image, probabilities, **crf), classes)
 
 
-def seeds_setup(dataset, cams, masks, method, filter_thresh, settings):
+def seeds_setup(dataset, cams, masks, method, maps, filter_thresh, settings):
     "Setup of the seed stage: stored CAMs (and masks) to label maps."
     def compute(indices):
         for i in indices:
             arrays, image = cams.load(dataset.ids[i]), dataset.image(i) if method == "crf" else None
             start = time.perf_counter()
             found = load_masks(masks, dataset.ids[i], filter_thresh) if masks else None
-            seed = seed_of(method, arrays, image, found, **settings)
+            seed = seed_of(method, full_size(arrays, maps), arrays["classes"], image, found, **settings)
             yield dict(seed=seed), dict(seed=time.perf_counter() - start)
     return compute
 
@@ -325,11 +324,14 @@ def load_masks(store, image_id, filter_thresh=0.3):
     return masks if filter_thresh is None else rock_sand_water(masks, filter_thresh)
 
 
-def seeds_stage(run, dataset, cams, method, masks=None, filter_thresh=0.3, **settings):
-    "Label maps of every image by one method -> Store with `seed` (H, W) uint8: 0 background, c+1 class."
-    key = dict(cams=cams.key, masks=masks.key if masks else None, method=method, filter_thresh=filter_thresh, settings=settings,
+def seeds_stage(run, dataset, cams, method, masks=None, maps="caa", filter_thresh=0.3, **settings):
+    """Label maps of every image by one method (see `seed_of`) -> Store with `seed` (H, W) uint8: 0 background, c+1 class.
+
+    maps: which stored maps to seed from, 'cam', 'caa' or 'uniform'; filter_thresh: of the rock-sand-water filter, None: no filter."""
+    key = dict(cams=cams.key, masks=masks.key if masks else None, method=method, maps=maps, filter_thresh=filter_thresh, settings=settings,
                data=dataset.fingerprint(), code=code_digest("sams", "superpixels", "crf", "pipeline"))
-    return run.stage("seeds", key, dataset, seeds_setup, dataset, cams, masks, method, filter_thresh, settings, batch=16, part=f"{dataset.split} {method}", workers=None if method == "crf" else 1)
+    return run.stage("seeds", key, dataset, seeds_setup, dataset, cams, masks, method, maps, filter_thresh, settings, batch=16,
+                     part=f"{dataset.split} {method}", workers=None if method == "crf" else 1)
 
 
 def write_pseudo_labels(dataset, seeds, folder):
@@ -340,7 +342,7 @@ def write_pseudo_labels(dataset, seeds, folder):
         if seeds.has(image_id): save_label(folder / f"{image_id}.png", seeds.load(image_id)["seed"])
     return folder
 
-# %% ../nbs/14_pipeline.ipynb #07ce4e4d
+# %% ../nbs/14_pipeline.ipynb #806e6bdc
 def confusions(dataset, predict):
     "Confusion matrix of every image with a mask: (N, n, n) int64, rows truth, columns prediction. predict(i) -> (H, W) label."
     return np.stack([confusion(predict(i), dataset.mask(i), len(dataset.classes) + 1) for i in range(len(dataset))])
