@@ -6,12 +6,12 @@
 __all__ = ['sinkhorn', 'affinity_matrix', 'min_max', 'boxes', 'box_mask', 'affinity_mask', 'propagate', 'refine',
            'uniform_attention']
 
-# %% ../nbs/07_affinity.ipynb #092b21b3
+# %% ../nbs/07_affinity.ipynb #124c89f3
 import cv2
 import numpy as np
 import torch
 
-# %% ../nbs/07_affinity.ipynb #668a50f1
+# %% ../nbs/07_affinity.ipynb #295aebd2
 def sinkhorn(attention, rounds=1):
     """`rounds` of column- then row-normalisation of non-negative `attention` (..., L, L), then (A + A^T) / 2.
 
@@ -22,13 +22,13 @@ def sinkhorn(attention, rounds=1):
         attention = attention / attention.sum(-1, keepdim=True)
     return (attention + attention.mT) / 2
 
-# %% ../nbs/07_affinity.ipynb #c0b48098
+# %% ../nbs/07_affinity.ipynb #aa19308b
 def affinity_matrix(attention, rounds=1, power=2):
     "`sinkhorn(attention, rounds)` to the matrix power `power`: (L, L) or (N, L, L), patch tokens only, same shape back."
     if attention.shape[-1] != attention.shape[-2]: raise ValueError(f"attention must be square, not {tuple(attention.shape)}: drop the class token from rows and columns alike")
     return torch.linalg.matrix_power(sinkhorn(attention, rounds), power)
 
-# %% ../nbs/07_affinity.ipynb #49fb80f0
+# %% ../nbs/07_affinity.ipynb #66719a28
 def min_max(cams, eps=0.0):
     """Scores in [0, 1]: negative values cut, then every map scaled on its own, (x - min) / (max - min). `cams` (..., h, w).
 
@@ -39,7 +39,7 @@ def min_max(cams, eps=0.0):
     span = high - low + eps
     return (x - low) / torch.where(span > 0, span, 1)
 
-# %% ../nbs/07_affinity.ipynb #e1c212b7
+# %% ../nbs/07_affinity.ipynb #84a53000
 def boxes(score, threshold=0.4, published=False):
     """Boxes around the 8-connected regions of `score` (h, w) above `threshold` x its maximum.
 
@@ -58,7 +58,7 @@ def boxes(score, threshold=0.4, published=False):
         if not len(b): b = np.zeros((1, 4), int)
     return b
 
-# %% ../nbs/07_affinity.ipynb #e401ed7a
+# %% ../nbs/07_affinity.ipynb #eb0f4e9a
 def box_mask(score, threshold=0.4, published=False):
     "The union of `boxes` of every map: `score` (h, w) or (P, h, w) -> bool tensor of the same shape."
     mask = torch.zeros(score.shape, dtype=torch.bool)
@@ -66,7 +66,7 @@ def box_mask(score, threshold=0.4, published=False):
         for x0, y0, x1, y1 in boxes(s, threshold, published): m[y0:y1, x0:x1] = True
     return mask.to(score.device)
 
-# %% ../nbs/07_affinity.ipynb #62643ec3
+# %% ../nbs/07_affinity.ipynb #dbf206a5
 def _givers(box, which):
     "The pixels that may give, for `which` of 'inside', 'outside', 'all', 'none'."
     if which not in ('inside', 'outside', 'all', 'none'): raise ValueError(f"pixels gather from 'inside', 'outside', 'all' or 'none', not {which!r}")
@@ -79,7 +79,7 @@ def affinity_mask(box, inside='inside', outside='inside'):
     b = box.flatten(1)
     return torch.where(b[:, :, None], _givers(b, inside)[:, None, :], _givers(b, outside)[:, None, :])
 
-# %% ../nbs/07_affinity.ipynb #76ba04fd
+# %% ../nbs/07_affinity.ipynb #74241b48
 def propagate(affinity, box, maps, inside='inside', outside='inside'):
     """(affinity * affinity_mask(box)) @ maps without ever building P masks of (L, L).
 
@@ -89,7 +89,7 @@ def propagate(affinity, box, maps, inside='inside', outside='inside'):
     out = gather(inside) if inside == outside else torch.where(b, gather(inside), gather(outside))
     return out.view_as(maps)
 
-# %% ../nbs/07_affinity.ipynb #da797912
+# %% ../nbs/07_affinity.ipynb #8c83bf76
 def refine(cams, attention, index=None, rounds=1, power=2, threshold=0.4, at='score', published=False, inside='inside', outside='inside'):
     """Class-aware attention affinity: CAMs (P, h, w) -> refined maps (P, h, w).
 
@@ -112,7 +112,7 @@ def refine(cams, attention, index=None, rounds=1, power=2, threshold=0.4, at='sc
     out = propagate(affinity, box, maps, inside, outside)
     return out if published else torch.where(box.flatten(1).any(1)[:, None, None], out, maps)
 
-# %% ../nbs/07_affinity.ipynb #6862be0e
+# %% ../nbs/07_affinity.ipynb #de149a3d
 def uniform_attention(n):
     """The control experiment: `n` tokens that all attend to each other equally, (n, n).
 
