@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['NOTEBOOKS', 'app', 'fail', 'reproduce', 'show_table', 'models', 'data']
 
-# %% ../nbs/18_cli.ipynb #e122943c
+# %% ../nbs/18_cli.ipynb #43035594
 import sys
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
-# %% ../nbs/18_cli.ipynb #cc83ccd2
+# %% ../nbs/18_cli.ipynb #4600e1d1
 NOTEBOOKS = ["models", "seeds"]
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Learn and reproduce foundation model assisted weakly supervised semantic segmentation: from images and image-level "
@@ -24,7 +24,7 @@ def fail(error):
     typer.secho(f"fmwsss: {' '.join(str(error).split())}", fg="red", err=True)
     raise typer.Exit(1)
 
-# %% ../nbs/18_cli.ipynb #e8600e95
+# %% ../nbs/18_cli.ipynb #c5b046a4
 @app.command()
 def reproduce(
     preset: Annotated[str, typer.Argument(help="Name of a preset in benchmarks/presets (minivoc: no download, no GPU), or a YAML file.")] = "minivoc",
@@ -50,7 +50,7 @@ def show_table(path):
     import pandas as pd
     if path.exists(): typer.echo(pd.read_csv(path).to_string(index=False))
 
-# %% ../nbs/18_cli.ipynb #53c5eca7
+# %% ../nbs/18_cli.ipynb #de2736b4
 @app.command()
 def models(
     preset: Annotated[str, typer.Argument(help="Preset whose models are measured.")] = "minivoc",
@@ -64,7 +64,7 @@ def models(
     show_table(Path(out or Path("runs") / Path(preset).stem) / "tables" / "models.csv")
     if not run["notebooks"][0]["ok"]: fail(run["notebooks"][0]["error"])
 
-# %% ../nbs/18_cli.ipynb #9563b2f7
+# %% ../nbs/18_cli.ipynb #82faec12
 @app.command()
 def data(
     kind: Annotated[str, typer.Argument(help="minivoc (drawn here, no download), voc2012, coco2014, or the path of a folder of your own.")],

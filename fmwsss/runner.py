@@ -6,7 +6,7 @@
 __all__ = ['benchmarks_folder', 'load_preset', 'parse_settings', 'merge', 'library_digest', 'run_notebook', 'execute',
            'quiet_logs', 'snapshot', 'read_json', 'git_commit', 'versions', 'machine', 'reproduce', 'describe']
 
-# %% ../nbs/17_runner.ipynb #ff38e064
+# %% ../nbs/17_runner.ipynb #0d4d629e
 import contextlib, importlib.metadata, json, os, platform, subprocess, sys, time
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,7 +16,7 @@ import yaml
 from .pipeline import PACKAGE, digest, file_digest, write_atomic
 from .report import build_report
 
-# %% ../nbs/17_runner.ipynb #6a5d5b3a
+# %% ../nbs/17_runner.ipynb #74f2984a
 def benchmarks_folder():
     "The folder with the benchmark notebooks: of this checkout, or ./benchmarks. Raises FileNotFoundError."
     for folder in (PACKAGE.parent / "benchmarks", Path("benchmarks").resolve()):
@@ -59,7 +59,7 @@ def merge(parameters, changes, where="preset"):
         merged[key] = merge(parameters[key], value, f"{where}.{key}") if both else value
     return merged
 
-# %% ../nbs/17_runner.ipynb #2bc688b7
+# %% ../nbs/17_runner.ipynb #21d59a01
 def library_digest():
     "Short hash of the library's code and packaged weights."
     folder = PACKAGE
@@ -96,7 +96,8 @@ def execute(source, target, parameters, progress):
     streams = dict(stdout_file=sys.stdout, stderr_file=sys.stderr) if progress else {}
     try:
         with quiet_logs():
-            papermill.execute_notebook(str(source), str(target), parameters, kernel_name="python3", progress_bar=False, cwd=str(Path.cwd()), **streams)
+            papermill.execute_notebook(str(source), str(target), parameters, kernel_name="python3", progress_bar=False, cwd=str(Path.cwd()),
+                                       extra_arguments=["--IPKernelApp.log_level=50"], **streams)
     except papermill.PapermillExecutionError as problem: return f"{problem.ename}: {problem.evalue}"
     except Exception as problem: return f"{type(problem).__name__}: {problem}"
 
@@ -122,7 +123,7 @@ def read_json(path):
     try: return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError): return {}
 
-# %% ../nbs/17_runner.ipynb #015f950d
+# %% ../nbs/17_runner.ipynb #b83ba5eb
 def git_commit(folder):
     "Commit of a checkout and whether files differ from it -> (hash or None, bool)."
     try:
@@ -156,6 +157,7 @@ def reproduce(preset, notebooks, out=None, only=(), changes=None, progress=True)
     parameters = merge(load_preset(preset), changes or {})
     name = Path(preset).stem
     out = Path(out or Path("runs") / name).resolve()
+    commit, dirty = git_commit(folder)
     unknown = set(only) - set(notebooks)
     if unknown: raise ValueError(f"no notebook {', '.join(sorted(unknown))}; there are: {', '.join(notebooks)}")
     out.mkdir(parents=True, exist_ok=True)
@@ -167,7 +169,6 @@ def reproduce(preset, notebooks, out=None, only=(), changes=None, progress=True)
         if progress: print(f"== {notebook}", flush=True)
         results.append(run_notebook(folder / f"{notebook}.ipynb", out, parameters, progress))
         if progress: print(describe(results[-1]), flush=True)
-    commit, dirty = git_commit(folder)
     records = [read_json(out / "records" / f"{r['name']}.json") for r in results]
     run = dict(preset=name, commit=commit, dirty=dirty, started=started.isoformat(timespec="seconds"), seconds=round(time.perf_counter() - begin, 1),
                command=" ".join(["fmwsss", "reproduce", str(preset)]), seeds=[parameters.get("seed")], parameters=parameters, versions=versions(), machine=machine(),
