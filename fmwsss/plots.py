@@ -6,13 +6,13 @@
 __all__ = ['inline', 'label_colours', 'colour_label', 'overlay_label', 'overlay_cam', 'colour_masks', 'grid', 'save', 'curve',
            'bars']
 
-# %% ../nbs/15_plots.ipynb #b79cc857
+# %% ../nbs/15_plots.ipynb #2743bdfa
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 
-# %% ../nbs/15_plots.ipynb #8834fd04
+# %% ../nbs/15_plots.ipynb #ad47a5a6
 def inline(quality=80, dpi=80):
     "Show figures of a notebook as small JPEG pictures (quality 0..95, dots per inch), the same at every run."
     from matplotlib_inline.backend_inline import set_matplotlib_formats
@@ -20,7 +20,7 @@ def inline(quality=80, dpi=80):
     plt.rcParams.update({"figure.dpi": dpi, "savefig.dpi": dpi, "figure.facecolor": "white", "axes.titlesize": 10,
                          "axes.spines.top": False, "axes.spines.right": False, "font.size": 9})
 
-# %% ../nbs/15_plots.ipynb #fb2046a5
+# %% ../nbs/15_plots.ipynb #64f07d36
 def label_colours(n=256):
     "VOC's colours of the labels 0..n-1: (n, 3) uint8 (VOC development kit: bit triples of the label, high bits first)."
     labels, colours = np.arange(n), np.zeros((n, 3), np.uint8)
@@ -34,7 +34,7 @@ def colour_label(label):
     "Colours of a label map: (H, W) integers 0..255 -> (H, W, 3) uint8."
     return label_colours()[np.asarray(label).astype(np.uint8)]
 
-# %% ../nbs/15_plots.ipynb #9f9877fd
+# %% ../nbs/15_plots.ipynb #f26735be
 def overlay_label(image, label, alpha=0.6):
     "Class colours over the foreground of an image: image (H, W, 3) uint8, label (H, W) -> (H, W, 3) uint8."
     strength = alpha * (np.asarray(label) != 0)[..., None]
@@ -58,7 +58,7 @@ def colour_masks(masks, image=None, alpha=0.6, seed=0):
         canvas[masks[k]] = canvas[masks[k]] * (1 - alpha) + colours[k] * alpha
     return canvas.astype(np.uint8)
 
-# %% ../nbs/15_plots.ipynb #11afe669
+# %% ../nbs/15_plots.ipynb #1acab63a
 def grid(images, titles=None, columns=None, size=1.8, path=None, row_titles=None):
     """Show pictures (each (H, W) or (H, W, 3)) in a grid and return the figure; `path` saves it as well.
 
@@ -86,7 +86,7 @@ def save(figure, path=None):
         figure.savefig(path, dpi=150, bbox_inches="tight")
     return figure
 
-# %% ../nbs/15_plots.ipynb #75ccc660
+# %% ../nbs/15_plots.ipynb #09cfd826
 def curve(steps, values, title="", ylabel="loss", smooth=0.9, path=None, ax=None):
     "A noisy series (thin) and its exponential moving average (thick, decay `smooth`); returns the figure."
     figure = ax.figure if ax is not None else plt.figure(figsize=(4, 2.4))
@@ -110,7 +110,7 @@ def bars(table, value="miou", group="task", label="method", percent=True, title=
         drawn = ax.bar(np.arange(len(groups)) + (k - (len(labels) - 1) / 2) * 0.8 / len(labels), heights, 0.74 / len(labels), label=name)
         ax.bar_label(drawn, fmt="%.1f", fontsize=7, padding=1)
     ax.set_xticks(range(len(groups)), groups)
-    ax.set(ylabel=f"{'mIoU %' if value == 'miou' else value}", title=title, ylim=(0, None))
+    ax.set(ylabel=f"{'mIoU %' if value == 'miou' else value}", title=title, ylim=(0, 1.12 * ax.get_ylim()[1]))
     ax.legend(fontsize=7, ncols=min(3, len(labels)), frameon=False, loc="upper left", bbox_to_anchor=(0, -0.12))
     figure.tight_layout()
     return save(figure, path)

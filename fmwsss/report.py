@@ -15,7 +15,7 @@ __all__ = ['METHODS', 'MARKS', 'TASKS', 'PERCENT', 'METRIC', 'MISSING', 'VERDICT
            'facts_of', 'when', 'build_report', 'write_page', 'key_columns', 'compare_tables', 'compare_runs',
            'compare_page', 'compare_sentences', 'side_parts', 'side_table', 'paired', 'side_figures']
 
-# %% ../nbs/16_report.ipynb #57e6bc77
+# %% ../nbs/16_report.ipynb #55d076ce
 import base64, io, json, math, re
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,7 +26,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-# %% ../nbs/16_report.ipynb #c6c2717a
+# %% ../nbs/16_report.ipynb #a594003c
 @dataclass
 class Run:
     "What a run folder holds: `info` is run.json, `tables` name -> DataFrame, `figures` and `notebooks` are paths, `problems` are sentences."
@@ -67,7 +67,7 @@ def natural(path):
     "Sort key that puts strip_10 after strip_9."
     return [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", Path(path).stem)]
 
-# %% ../nbs/16_report.ipynb #d22a804d
+# %% ../nbs/16_report.ipynb #d2ab6d60
 METHODS = dict(cam="raw CAM", caa_uniform="CAA with uniform attention", caa="CAA", crf="dense CRF", affinitynet="AffinityNet", pamr="PAMR",
                sams_slic="SAMS with SLIC masks", sams_felzenszwalb="SAMS with Felzenszwalb masks", sams="SAMS", bound="bound: true class of each mask")
 MARKS = dict(caa_uniform="control", bound="uses the ground truth", oracle="uses the ground truth")
@@ -121,7 +121,7 @@ def method_name(method):
     "The name of a method for people; an unknown one stays as it is."
     return METHODS.get(method, str(method).replace("_", " "))
 
-# %% ../nbs/16_report.ipynb #3d03ce2c
+# %% ../nbs/16_report.ipynb #f6176e36
 def seed_rows(tables):
     "Rows of seeds.csv that hold a mean over classes (rows of single classes, if there are any, are dropped); None without the table."
     seeds = tables.get("seeds")
@@ -157,7 +157,7 @@ def listing(texts):
     "['a', 'b', 'c'] -> 'a, b and c'."
     return texts[0] if len(texts) == 1 else ", ".join(texts[:-1]) + " and " + texts[-1]
 
-# %% ../nbs/16_report.ipynb #0aa34f53
+# %% ../nbs/16_report.ipynb #eb1a7a00
 def seed_sentences(seeds):
     "What the seeds table says, in sentences: the best method of each task, SAMS against its rivals, fine against coarse."
     split, found = main_split(seeds), []
@@ -189,15 +189,16 @@ def short_of(measure, gap):
     "A gap in points if the measure is a percentage, else as a number."
     return f"{gap * 100:.1f} points" if METRIC.search(measure) else number(gap)
 
-# %% ../nbs/16_report.ipynb #644ec7ca
-VERDICTS = dict(holds=("good", "✓"), partly=("fair", "≈")) | {"does not hold": ("bad", "✗"), "not measured": ("none", "–")}
+# %% ../nbs/16_report.ipynb #833acf46
+VERDICTS = dict(holds=("good", "✓"), partly=("fair", "≈")) | {"does not hold": ("bad", "✗"), "undecided": ("fair", "?"), "not measured": ("none", "–")}
 
 
 def verdict(value):
-    "holds of claims.csv (True/False, yes/no, 1/0, partly, empty) -> 'holds' | 'partly' | 'does not hold' | 'not measured'."
+    "holds of claims.csv (True/False, yes/no, 1/0, partly, undecided, empty) -> 'holds' | 'partly' | 'does not hold' | 'undecided' | 'not measured'."
     text = "" if is_missing(value) else str(value).strip().lower()
     if text in {"true", "1", "1.0", "yes", "holds"}: return "holds"
     if text in {"false", "0", "0.0", "no", "does not hold"}: return "does not hold"
+    if text == "undecided": return text
     return "partly" if text.startswith("part") else "not measured"
 
 
@@ -221,12 +222,12 @@ def claim_sentence(claims):
     told = [(str(r["claim"]), verdict(r.get("holds"))) for _, r in claims.iterrows()]
     held = sum(v == "holds" for _, v in told)
     text = f"Of {len(told)} claims, {held} {'holds' if held == 1 else 'hold'}"
-    for word, lead in (("partly", "partly"), ("does not hold", "not holding"), ("not measured", "not measured")):
+    for word, lead in (("partly", "partly"), ("does not hold", "not holding"), ("undecided", "undecided"), ("not measured", "not measured")):
         named = [c for c, v in told if v == word]
         if named: text += f"; {lead}: " + listing([f"“{c}”" for c in named])
     return text + "."
 
-# %% ../nbs/16_report.ipynb #2399208a
+# %% ../nbs/16_report.ipynb #f6ef1b7b
 @dataclass
 class Cell:
     "One table cell: text shown, value sorted by, length of its bar in per cent, colour tone, a mark beside the text, a link."
@@ -288,7 +289,7 @@ def published_rows(name, table):
     if "published" in table and pd.api.types.is_bool_dtype(table["published"]): return list(table["published"])
     return [str(name).startswith("published")] * len(table)
 
-# %% ../nbs/16_report.ipynb #f44be882
+# %% ../nbs/16_report.ipynb #8e2780a7
 def pivot_table(seeds):
     "Seeds at a glance: a row for each method, a column for each task and split; the best measured method of a column is marked."
     splits = dict.fromkeys([main_split(seeds), *seeds["split"]])
@@ -363,7 +364,7 @@ def claim_cell(claim, value):
     if told and not told[1] and METRIC.search(claim) and re.fullmatch(r"\s*[+-]?\d*\.\d+\s*", str(value)): return Cell(percent(told[0]), told[0])
     return cell_of(value)
 
-# %% ../nbs/16_report.ipynb #1e794a27
+# %% ../nbs/16_report.ipynb #de826f72
 def encode_picture(path, width):
     "A PNG file as (bytes, mime, (width, height)): at most `width` pixels wide; JPEG, or PNG if it has few colours and is smaller so."
     with Image.open(path) as opened: image = opened.convert("RGBA")
@@ -419,7 +420,7 @@ def figure_part(path, data, mime, size):
     return dict(id=f"figure-{path.stem}", uri=f"data:{mime};base64,{base64.b64encode(data).decode()}", size=size, caption=caption,
                 alt=f"Figure {path.stem.replace('_', ' ')}: {caption}", file=f"figures/{path.name}", label=f"figures/{path.name}", strip=size[0] > 2.2 * size[1])
 
-# %% ../nbs/16_report.ipynb #6ff81393
+# %% ../nbs/16_report.ipynb #5f446b90
 STYLE = """
 :root { color-scheme: light dark; --bg:#f6f7f9; --card:#fff; --ink:#1a2028; --soft:#515b67; --line:#dfe3e8; --link:#0a58a8; --band:#12304f; --band-ink:#fff;
   --band-soft:#c3d4e6; --bar:#a9c9ea; --hover:#f1f5f9; --good:#17663a; --good-bg:#e1f3e7; --bad:#a3231b; --bad-bg:#fce8e6; --fair:#7a4b00; --fair-bg:#fdf0d5;
@@ -479,7 +480,7 @@ footer { border-top: 1px solid var(--line); color: var(--soft); font-size: .9rem
   body { font-size: 10pt } nav, .skip, th button::after { display: none !important } .columns { display: block } .box, .tall, .picture { overflow: visible; max-height: none; background: none } figure, tr, .cards, .note { break-inside: avoid } h2, h3 { break-after: avoid } section { margin-bottom: 1.4rem } table { font-size: 8pt } th, td { padding: .2rem .35rem; white-space: normal !important; overflow-wrap: anywhere } .pill { padding: 0 } thead th, caption, .mark, .source { font-size: 7.5pt !important; overflow-wrap: normal } .wide td, .wide th, td.text, tbody th { min-width: 0 !important; max-width: none !important; position: static !important } th button { white-space: normal } .strip img { min-width: 0 } }
 """
 
-# %% ../nbs/16_report.ipynb #846e7569
+# %% ../nbs/16_report.ipynb #3ae93f4d
 SCRIPT = """
 "use strict";
 const status = document.getElementById("status");
@@ -527,7 +528,7 @@ follow();
 addEventListener("beforeprint", () => document.querySelectorAll("details").forEach(d => d.open = true));
 """
 
-# %% ../nbs/16_report.ipynb #775fe42d
+# %% ../nbs/16_report.ipynb #3b80b668
 TEMPLATE = """
 {%- macro table(t) %}
 <div class="box{{ ' tall' if t.rows|length > 30 }}{{ ' wide' if t.wide|default(false) }}" role="region" aria-labelledby="{{ t.id }}" tabindex="0">
@@ -603,7 +604,7 @@ def section(id, title, lead="", parts=()):
     "A section of the page; parts that are None are left out."
     return dict(id=id, title=title, lead=lead, parts=[p for p in parts if p])
 
-# %% ../nbs/16_report.ipynb #3f7aff30
+# %% ../nbs/16_report.ipynb #f25382de
 def cards_of(run, seeds):
     "The figures at the top of the page: best seeds, gains of SAMS, targets met, claims that hold (those that the run has)."
     cards = []
@@ -664,7 +665,7 @@ def skipped_sentence(skipped, most=5):
     named = "; ".join(f"{image} ({reason})" for image, reason in list(skipped.items())[:most])
     return [f"{number(len(skipped))} images were skipped: {named}{' and others' if len(skipped) > most else ''}."]
 
-# %% ../nbs/16_report.ipynb #9be831b3
+# %% ../nbs/16_report.ipynb #9ca7a1de
 LEADS = dict(
     refiners="The same CAMs, refined in different ways.",
     ablations="One factor at a time, everything else as in the run.",
@@ -718,7 +719,7 @@ def csv_table(name, table, fold=False, limit=1000):
     caption = f"{name.replace('_', ' ').capitalize()}: {rows}."
     return page_table(name, caption, table[:limit], source=f"tables/{name}.csv", fold=f"All rows of {name}.csv" if fold or len(table) > 60 else "")
 
-# %% ../nbs/16_report.ipynb #6d93893b
+# %% ../nbs/16_report.ipynb #2c15e8d3
 def flat(values, prefix=""):
     "A nested dict as a flat one: {'a': {'b': 1}} -> {'a.b': 1}; lists become text."
     if not isinstance(values, dict): return {prefix or "value": values}
@@ -780,7 +781,7 @@ def when(started):
     except ValueError: return str(started)
     return f"{moment.day} {moment:%B %Y, %H:%M}"
 
-# %% ../nbs/16_report.ipynb #aadb1a53
+# %% ../nbs/16_report.ipynb #d84e9675
 def build_report(run, title=None):
     """Write `<run>/report.html`, one page that needs nothing else, and return its path.
 
@@ -803,7 +804,7 @@ def write_page(path, page):
     part.write_text(page, encoding="utf-8")
     return part.replace(path)
 
-# %% ../nbs/16_report.ipynb #64a2d1c4
+# %% ../nbs/16_report.ipynb #e8e04052
 TEXT_VALUES = {"comment", "expected", "found", "holds", "value", "source", "by_how_much", "chosen_on", "target"}
 
 
@@ -847,7 +848,7 @@ def compare_runs(run_a, run_b, page=None):
     if page is not None: write_page(page, compare_page(a, b, table))
     return table
 
-# %% ../nbs/16_report.ipynb #d3fb8e5e
+# %% ../nbs/16_report.ipynb #29847381
 def compare_page(a, b, table):
     "The page of two runs side by side, as text: `a` and `b` are Runs, `table` is what `compare_runs` found."
     names = [r.path.resolve().name for r in (a, b)]
