@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['NOTEBOOKS', 'app', 'fail', 'reproduce', 'show_table', 'models', 'data']
 
-# %% ../nbs/18_cli.ipynb #43035594
+# %% ../nbs/18_cli.ipynb #333cd7ea
 import sys
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
-# %% ../nbs/18_cli.ipynb #4600e1d1
+# %% ../nbs/18_cli.ipynb #1fe3a407
 NOTEBOOKS = ["models", "seeds"]
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Learn and reproduce foundation model assisted weakly supervised semantic segmentation: from images and image-level "
@@ -24,7 +24,7 @@ def fail(error):
     typer.secho(f"fmwsss: {' '.join(str(error).split())}", fg="red", err=True)
     raise typer.Exit(1)
 
-# %% ../nbs/18_cli.ipynb #c5b046a4
+# %% ../nbs/18_cli.ipynb #3f22012e
 @app.command()
 def reproduce(
     preset: Annotated[str, typer.Argument(help="Name of a preset in benchmarks/presets (minivoc: no download, no GPU), or a YAML file.")] = "minivoc",
@@ -50,7 +50,7 @@ def show_table(path):
     import pandas as pd
     if path.exists(): typer.echo(pd.read_csv(path).to_string(index=False))
 
-# %% ../nbs/18_cli.ipynb #de2736b4
+# %% ../nbs/18_cli.ipynb #4efd8ded
 @app.command()
 def models(
     preset: Annotated[str, typer.Argument(help="Preset whose models are measured.")] = "minivoc",
@@ -64,7 +64,7 @@ def models(
     show_table(Path(out or Path("runs") / Path(preset).stem) / "tables" / "models.csv")
     if not run["notebooks"][0]["ok"]: fail(run["notebooks"][0]["error"])
 
-# %% ../nbs/18_cli.ipynb #82faec12
+# %% ../nbs/18_cli.ipynb #70da3654
 @app.command()
 def data(
     kind: Annotated[str, typer.Argument(help="minivoc (drawn here, no download), voc2012, coco2014, or the path of a folder of your own.")],
@@ -76,9 +76,12 @@ def data(
 ):
     "Make, download or check a data set and print what is there and what is missing."
     from fmwsss import data as readers, minivoc
-    root = Path(root or (kind if Path(kind).is_dir() else Path("data") / kind))
+    known = kind in ("minivoc", "voc2012", "coco2014")
+    if not known and not Path(kind).is_dir():
+        fail(f"{kind!r} is neither a data set that fmwsss knows (minivoc, voc2012, coco2014) nor a folder; check the path")
+    root = Path(root or (Path("data") / kind if known else kind))
     try:
         if kind == "minivoc": minivoc.write(root, splits=dict(train=train, tune=tune, val=val))
         elif download: readers.download(kind, root)
-        typer.echo(readers.status(kind if kind in ("minivoc", "voc2012", "coco2014") else "folder", root).to_string(index=False))
+        typer.echo(readers.status(kind if known else "folder", root).to_string(index=False))
     except (OSError, ValueError) as error: fail(error)

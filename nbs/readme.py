@@ -30,7 +30,8 @@ def results():
     rows += [[NAMES.get(m, m), cell("classification", m), cell("segmentation", m)] for m in methods]
     lines = [f"mIoU in % of the seeds on {int(val.images.iloc[0])} held-out drawn pictures (`val`), image-level labels given; preset `{about['preset']}`, seed {about['seed']}, commit "
              f"`{about['commit'][:10]}`, {about['seconds']:.0f} s on {about['cores']} cores." + ("" if spread is None else " In brackets: lowest and highest of three seeds."), "",
-             markdown_table(rows), "", "The frozen models on the same pictures, and what they should reach:", "",
+             markdown_table(rows), "", f"Fine seeds against coarse seeds (SAMS): {value('segmentation', 'sams') - value('classification', 'sams'):+.1f} points. The claims of the paper, each with "
+             "a 95 % interval and whether it holds here, are on the page and in `tables/claims.csv`; what prompt learning did at each learning rate is in `tables/prompt_learning.csv`.", "", "The frozen models on the same pictures, and what they should reach:", "",
              markdown_table([["model", "measure", "value", "target"]] + [[r.model, r.measure, f"{r.value:.3f}", "" if pd.isna(r.target) else f"{r.target:.2f}"] for r in models.itertuples()])]
     return Markdown("\n".join(lines))
 
