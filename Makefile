@@ -4,14 +4,15 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 NICE    = OMP_NUM_THREADS=1
 
-.PHONY: reproduce test test-notebooks lab pretrain readme export clean help
+.PHONY: reproduce three-seeds test test-notebooks lab pretrain readme export clean help
 
 help:
 	@echo "make reproduce   the whole method on the drawn VOC: tables, figures and a page in runs/minivoc (no download, no GPU)"
 	@echo "make test        tests, and every notebook from top to bottom"
 	@echo "make lab         JupyterLab at the first notebook"
 	@echo "make export      nbs/*.ipynb -> fmwsss/*.py, notebooks cleaned"
-	@echo "make readme      nbs/index.ipynb -> README.md"
+	@echo "make three-seeds the main job with two more seeds, to see how much they differ"
+	@echo "make readme      results of the last run into nbs/index.ipynb, and that into README.md"
 	@echo "make pretrain    train the miniature CLIP and SAM again (hours; the trained ones are in fmwsss/weights)"
 
 $(VENV)/installed: settings.ini setup.py
@@ -43,7 +44,14 @@ export: $(VENV)/installed
 	$(BIN)/nbdev_clean
 
 readme: $(VENV)/installed
+	$(BIN)/python nbs/readme.py --take
+	cd nbs && ../$(BIN)/jupyter nbconvert --to notebook --execute --inplace index.ipynb && ../$(BIN)/nbdev_clean --fname index.ipynb
 	$(BIN)/python nbs/readme.py
+
+# The same with two more seeds of everything random; the pictures and masks are those of the first run.
+three-seeds: reproduce
+	for seed in 1 2; do mkdir -p runs/minivoc-seed$$seed && cp -alf runs/minivoc/cache runs/minivoc-seed$$seed/ && \
+	$(BIN)/fmwsss reproduce minivoc --only seeds --set seed=$$seed --set data_root=runs/minivoc/data --out runs/minivoc-seed$$seed || exit 1; done
 
 clean:
 	rm -rf runs build dist *.egg-info
