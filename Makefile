@@ -32,7 +32,7 @@ test-notebooks: $(VENV)/installed
 	$(NICE) $(BIN)/python -m pytest tests/notebooks.py -n 2 --dist worksteal -q
 
 lab: $(VENV)/installed
-	$(BIN)/jupyter lab nbs/index.ipynb
+	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) nbs/index.ipynb
 
 pretrain: $(VENV)/installed
 	mkdir -p runs/pretrain
