@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['PACKAGE', 'digest', 'code_digest', 'file_digest', 'Store', 'write_atomic', 'Run', 'run_chunk', 'start_worker',
            'run_in_worker', 'masks_setup', 'masks_stage', 'model_digest', 'prompts_stage', 'pack', 'unpack',
-           'cams_setup', 'same_size', 'cams_stage', 'full_size', 'seed_of', 'crf_seed', 'seeds_setup', 'load_masks',
-           'seeds_stage', 'write_pseudo_labels', 'confusions', 'miou', 'choose', 'bootstrap_gain']
+           'cams_setup', 'cams_of_group', 'refined_maps', 'same_size', 'cams_stage', 'full_size', 'seed_of', 'crf_seed',
+           'seeds_setup', 'load_masks', 'seeds_stage', 'write_pseudo_labels', 'confusions', 'miou', 'choose',
+           'bootstrap_gain']
 
-# %% ../nbs/14_pipeline.ipynb #26ce184a
+# %% ../nbs/14_pipeline.ipynb #0258e363
 import csv, hashlib, importlib, json, os, time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
@@ -26,7 +27,7 @@ from .cam import softmax_gradcam
 from .crf import dense_crf, scores_to_probs
 from .evaluation import confusion, scores
 from .features import encode_image_trunk, patch_grid
-from .models import load_clip, load_sam, preprocess
+from .models import load_clip, load_sam, preprocess, round_up
 from .names import save_label
 from .prompts import PromptLearner
 from .sams import add_background, cam_scores, resize_maps, sams, seed_from_cams, seed_from_scores
@@ -35,7 +36,7 @@ from .training import fit
 
 PACKAGE = Path(fmwsss.__file__).resolve().parent
 
-# %% ../nbs/14_pipeline.ipynb #29c33ff4
+# %% ../nbs/14_pipeline.ipynb #0db87855
 def digest(*parts, length=12):
     "Short hash of anything that JSON can write (order of dictionary keys does not matter)."
     text = json.dumps(parts, sort_keys=True, default=str)
@@ -53,7 +54,7 @@ def file_digest(path):
     path = Path(path)
     return digest(hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else str(path))
 
-# %% ../nbs/14_pipeline.ipynb #9ee9673b
+# %% ../nbs/14_pipeline.ipynb #45c07974
 class Store:
     """A folder of per-image results `<root>/<stage>/<key>/`, the settings that made them beside (`settings.json`).
 
@@ -101,7 +102,7 @@ def write_atomic(path, write):
         os.replace(beside, path)
     finally: beside.unlink(missing_ok=True)
 
-# %% ../nbs/14_pipeline.ipynb #93b93ce4
+# %% ../nbs/14_pipeline.ipynb #143354df
 class Run:
     """A run folder with its cache and its record.
 
@@ -180,7 +181,7 @@ def start_worker(setup, args, threads):
 
 def run_in_worker(indices, store, ids, strict): return run_chunk(run_in_worker.compute, indices, store, ids, strict)
 
-# %% ../nbs/14_pipeline.ipynb #4f90d0e3
+# %% ../nbs/14_pipeline.ipynb #00f70a64
 def masks_setup(dataset, source, model, weights, device, settings):
     "Setup of the mask stage: SAM's automatic masks, or Felzenszwalb superpixels."
     if source not in ("sam", "felzenszwalb"): raise ValueError(f"mask source {source!r} is unknown; use 'sam' or 'felzenszwalb'")
@@ -206,7 +207,7 @@ def model_digest(model, weights=None):
     packaged = PACKAGE / "weights" / f"{model}.safetensors"
     return file_digest(weights or (packaged if packaged.exists() else model))
 
-# %% ../nbs/14_pipeline.ipynb #ebc893bd
+# %% ../nbs/14_pipeline.ipynb #cc0625ce
 def prompts_stage(run, name, clip, names, source, loss, key, learner, device="cpu", **training):
     """Train (or load) prompts -> (PromptLearner, history). `key`: what source and loss depend on; `learner`: PromptLearner options."""
     settings = dict(key, names=names, learner=learner, training=training, code=code_digest("prompts", "training", "losses", "cam", "features"))
@@ -219,7 +220,7 @@ def prompts_stage(run, name, clip, names, source, loss, key, learner, device="cp
                             reused=training["steps"] if done else 0, seconds=round(time.perf_counter() - start, 2)))
     return prompts, history
 
-# %% ../nbs/14_pipeline.ipynb #6b6601a5
+# %% ../nbs/14_pipeline.ipynb #daf540d5
 def pack(maps):
     "(K, h, w) float -> dictionary of float16 maps scaled to [-1, 1] and their scales."
     scale = np.abs(maps).max((1, 2), keepdims=True) + 1e-30 if len(maps) else np.ones((0, 1, 1))
@@ -231,37 +232,45 @@ def unpack(arrays, name):
     return arrays[name].astype(np.float32) * arrays[f"{name}_scale"]
 
 
-def cams_setup(dataset, model, weights, device, text, resize, cam_settings, affinity):
-    """Setup of the CAM stage. text: (G, E) array, classes first; resize: function image -> image with sides that fit the patch;
-    affinity: settings of `refine`, with attn_layers, or None."""
+def cams_setup(dataset, model, weights, device, text, multiple, cam_settings, affinity):
+    "Setup of the CAM stage, see `cams_stage`."
     clip, text = load_clip(model, weights, device=device), torch.as_tensor(text, device=device)
-    layers = affinity.get("attn_layers", 8) if affinity else 0
-    refine_settings = {k: v for k, v in (affinity or {}).items() if k != "attn_layers"}
 
     def compute(indices):
-        images = [dataset.image(i) if resize is None else resize(dataset.image(i)) for i in indices]
+        images = [dataset.image(i) for i in indices]
+        sizes = [image.shape[:2] for image in images]
+        images = [round_up(image, multiple) for image in images]
         for group in same_size(images):
-            yield from compute_group([indices[k] for k in group], [images[k] for k in group])
-
-    def compute_group(indices, images):
-        start = time.perf_counter()
-        pixels = preprocess(images).to(device)
-        found = encode_image_trunk(clip, pixels, attn_layers=layers)
-        tokens, attention = found if layers else (found, None)
-        labels = torch.stack([torch.as_tensor(dataset.labels(i)) for i in indices]).to(device)
-        cams, _ = softmax_gradcam(clip, tokens, patch_grid(clip, pixels), text, labels, **cam_settings)
-        cams, seconds = cams.detach().float(), dict(cam=(time.perf_counter() - start) / len(indices))
-        owner = labels.nonzero()[:, 0]
-        for n in range(len(indices)):
-            own, start = cams[owner == n], time.perf_counter()
-            result = dict(classes=labels[n].nonzero()[:, 0].cpu().numpy().astype(np.uint8), size=np.array(dataset.image(indices[n]).shape[:2]))
-            maps = dict(cam=own)
-            if layers: maps.update(caa=refine(own, attention[n], **refine_settings))
-            seconds = dict(seconds, caa=time.perf_counter() - start)
-            if layers: maps.update(uniform=refine(own, torch.ones_like(attention[n]), outside='none', **refine_settings))
-            for name, value in maps.items(): result[name], result[f"{name}_scale"] = pack(value.cpu().numpy())
-            yield result, seconds
+            yield from cams_of_group(clip, text, dataset, [indices[k] for k in group], [images[k] for k in group], [sizes[k] for k in group],
+                                     cam_settings, dict(affinity) if affinity else None, device)
     return compute
+
+
+def cams_of_group(clip, text, dataset, indices, images, sizes, cam_settings, affinity, device):
+    "Stored maps of images of one size, and the seconds of each: the network once for all, affinity image by image."
+    start, layers = time.perf_counter(), affinity.pop("attn_layers", 8) if affinity else 0
+    pixels = preprocess(images).to(device)
+    found = encode_image_trunk(clip, pixels, attn_layers=layers)
+    tokens, attention = found if layers else (found, None)
+    labels = torch.stack([torch.as_tensor(dataset.labels(i)) for i in indices]).to(device)
+    cams, _ = softmax_gradcam(clip, tokens, patch_grid(clip, pixels), text, labels, **cam_settings)
+    cams, owner, seconds = cams.detach().float(), labels.nonzero()[:, 0], (time.perf_counter() - start) / len(indices)
+    for n, size in enumerate(sizes):
+        maps, more = cams[owner == n], dict(cam=seconds)
+        maps, more = refined_maps(maps, attention[n], more, **affinity) if layers else (dict(cam=maps), more)
+        result = dict(classes=labels[n].nonzero()[:, 0].cpu().numpy().astype(np.uint8), size=np.array(size))
+        for name, value in maps.items(): result[name], result[f"{name}_scale"] = pack(value.cpu().numpy())
+        yield result, more
+
+
+def refined_maps(cams, attention, seconds, thresholds, control=False, **settings):
+    "CAMs (K, h, w) and their CAA at every box threshold, named `caa_<threshold>`; control: also `uniform_<threshold>`."
+    maps, start = dict(cam=cams), time.perf_counter()
+    for t in thresholds: maps[f"caa_{t:g}"] = refine(cams, attention, threshold=t, **settings)
+    seconds = dict(seconds, caa=(time.perf_counter() - start) / len(thresholds))
+    if control:
+        for t in thresholds: maps[f"uniform_{t:g}"] = refine(cams, torch.ones_like(attention), threshold=t, **dict(settings, outside="none"))
+    return maps, seconds
 
 
 def same_size(images):
@@ -273,14 +282,16 @@ def same_size(images):
     return groups
 
 
-def cams_stage(run, dataset, text, model="miniclip", weights=None, device="cpu", resize=None, batch=8, affinity=None, **cam_settings):
-    """CAM, CAA and CAA with uniform attention of every present class of every image -> Store (classes, size, cam, caa, uniform).
+def cams_stage(run, dataset, text, model="miniclip", weights=None, device="cpu", multiple=1, batch=8, affinity=None, **cam_settings):
+    """CAM, and CAA at every box threshold, of every present class of every image -> Store of `classes` (K,), `size` (H, W) and packed maps.
 
-    text: (G, E) unit-norm text features, the C classes of the data set first."""
+    text: (G, E) unit-norm text features, the C classes of the data set first; multiple: round image sides up to multiples of it (the patch
+    size). affinity: None, or attn_layers, `thresholds` (a list: maps `caa_<threshold>`), control (also with uniform attention:
+    `uniform_<threshold>`) and settings of `refine`."""
     text = np.asarray(torch.as_tensor(text).detach().cpu(), np.float32)
-    key = dict(data=dataset.fingerprint(), model=model, weights=model_digest(model, weights), resize=str(resize), cam=cam_settings,
+    key = dict(data=dataset.fingerprint(), model=model, weights=model_digest(model, weights), multiple=multiple, cam=cam_settings,
                affinity=affinity, text=hashlib.sha256(text.tobytes()).hexdigest(), code=code_digest("features", "cam", "affinity"))
-    return run.stage("cams", key, dataset, cams_setup, dataset, model, weights, device, text, resize, cam_settings, affinity,
+    return run.stage("cams", key, dataset, cams_setup, dataset, model, weights, device, text, multiple, cam_settings, affinity,
                      batch=batch, part=dataset.split, workers=1)
 
 
@@ -288,7 +299,7 @@ def full_size(arrays, name):
     "Stored map `name` at image resolution: (K, H, W) float32, bilinear."
     return resize_maps(unpack(arrays, name), arrays["size"]).numpy()
 
-# %% ../nbs/14_pipeline.ipynb #12ba4b47
+# %% ../nbs/14_pipeline.ipynb #2c1ea54d
 def seed_of(method, cams, classes, image=None, masks=None, power=1.0, crf=None, **sams_settings):
     """One label map (H, W) uint8 from the CAMs (K, H, W) of `classes` (K,), 0-based.
 
@@ -324,10 +335,10 @@ def load_masks(store, image_id, filter_thresh=0.3):
     return masks if filter_thresh is None else rock_sand_water(masks, filter_thresh)
 
 
-def seeds_stage(run, dataset, cams, method, masks=None, maps="caa", filter_thresh=0.3, **settings):
+def seeds_stage(run, dataset, cams, method, masks=None, maps="cam", filter_thresh=0.3, **settings):
     """Label maps of every image by one method (see `seed_of`) -> Store with `seed` (H, W) uint8: 0 background, c+1 class.
 
-    maps: which stored maps to seed from, 'cam', 'caa' or 'uniform'; filter_thresh: of the rock-sand-water filter, None: no filter."""
+    maps: which stored maps to seed from, 'cam', 'caa_0.4', ...; filter_thresh: of the rock-sand-water filter, None: no filter."""
     key = dict(cams=cams.key, masks=masks.key if masks else None, method=method, maps=maps, filter_thresh=filter_thresh, settings=settings,
                data=dataset.fingerprint(), code=code_digest("sams", "superpixels", "crf", "pipeline"))
     return run.stage("seeds", key, dataset, seeds_setup, dataset, cams, masks, method, maps, filter_thresh, settings, batch=16,
@@ -342,19 +353,24 @@ def write_pseudo_labels(dataset, seeds, folder):
         if seeds.has(image_id): save_label(folder / f"{image_id}.png", seeds.load(image_id)["seed"])
     return folder
 
-# %% ../nbs/14_pipeline.ipynb #806e6bdc
+# %% ../nbs/14_pipeline.ipynb #70efaeda
 def confusions(dataset, predict):
-    "Confusion matrix of every image with a mask: (N, n, n) int64, rows truth, columns prediction. predict(i) -> (H, W) label."
-    return np.stack([confusion(predict(i), dataset.mask(i), len(dataset.classes) + 1) for i in range(len(dataset))])
+    "Confusion matrix of every image with a mask: (N, n, n) int64, rows truth, columns prediction. predict(i) -> (H, W) label, or None: left out."
+    found = ((predict(i), dataset.mask(i)) for i in range(len(dataset)))
+    n = len(dataset.classes) + 1
+    return np.array([confusion(label, truth, n) for label, truth in found if label is not None and truth is not None]).reshape(-1, n, n)
 
 
 def miou(confusion_matrices):
-    "Mean IoU of summed confusion matrices (classes that occur in the truth)."
-    return scores(confusion_matrices.sum(0))["miou"]
+    "Mean IoU of summed confusion matrices (classes that occur in the truth); nan without any."
+    return scores(confusion_matrices.sum(0))["miou"] if len(confusion_matrices) else float("nan")
 
 
 def choose(candidates, measure, progress=False):
-    "The candidate with the highest measure -> (best, its value, list of (candidate, value)); the first wins a tie."
+    """The candidate with the highest measure -> (best, its value, list of (candidate, value)); the first wins a tie.
+
+    A single candidate is not measured: nan."""
+    if len(candidates) == 1: return candidates[0], float("nan"), [(candidates[0], float("nan"))]
     table = [(candidate, measure(candidate)) for candidate in tqdm(candidates, disable=not progress, desc="choose on tune")]
     best = max(range(len(table)), key=lambda k: table[k][1])
     return *table[best], table
