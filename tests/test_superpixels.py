@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies as st
 from segment_anything import SamAutomaticMaskGenerator, SamPredictor
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from segment_anything.utils import amg
-from fmwsss.superpixels import Masks, felzenszwalb_masks, generate_masks, join, label_masks, oracle_labels, rock_sand_water
+from fmwsss.superpixels import Masks, felzenszwalb_masks, generate_masks, join, label_masks, oracle_labels, rock_sand_water, slic_masks
 
 
 def drawn(n, size, seed=0):
@@ -180,6 +180,16 @@ def test_an_image_must_be_an_image():
     for bad in (np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3)), np.zeros((8, 8, 4), np.uint8)):
         with pytest.raises(ValueError, match='uint8'): generate_masks(None, bad)
 
+
+def test_slic_levels_cover_the_image_and_follow_its_edges():
+    image = np.zeros((64, 96, 3), np.uint8)
+    image[:, 40:] = 200
+    m = slic_masks(image, scales=(60, 24, 6))
+    assert all((m[m.level == l].dense().sum(0) == 1).all() for l in (0, 1, 2))
+    counts = [(m.level == l).sum() for l in (0, 1, 2)]
+    assert counts[0] > counts[1] > counts[2] > 1
+    left = m.means((np.arange(96)[None, None] < 40).astype(np.float32).repeat(64, 1))[0]
+    assert np.minimum(left, 1 - left).max() == 0                     # no piece crosses the only edge
 
 def test_felzenszwalb_levels_cover_the_image():
     image = picture((96, 150))
