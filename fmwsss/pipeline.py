@@ -31,7 +31,7 @@ from .models import load_clip, load_sam, preprocess, round_up
 from .names import save_label
 from .prompts import PromptLearner
 from .sams import add_background, cam_scores, resize_maps, sams, seed_from_cams, seed_from_scores
-from .superpixels import Masks, felzenszwalb_masks, generate_masks, rock_sand_water
+from .superpixels import Masks, felzenszwalb_masks, generate_masks, rock_sand_water, slic_masks
 from .training import fit
 
 PACKAGE = Path(fmwsss.__file__).resolve().parent
@@ -183,14 +183,15 @@ def run_in_worker(indices, store, ids, strict): return run_chunk(run_in_worker.c
 
 # %% ../nbs/14_pipeline.ipynb #00f70a64
 def masks_setup(dataset, source, model, weights, device, settings):
-    "Setup of the mask stage: SAM's automatic masks, or Felzenszwalb superpixels."
-    if source not in ("sam", "felzenszwalb"): raise ValueError(f"mask source {source!r} is unknown; use 'sam' or 'felzenszwalb'")
+    "Setup of the mask stage: SAM's automatic masks, or Felzenszwalb or SLIC superpixels."
+    classical = dict(felzenszwalb=felzenszwalb_masks, slic=slic_masks)
+    if source != "sam" and source not in classical: raise ValueError(f"mask source {source!r} is unknown; use 'sam', 'felzenszwalb' or 'slic'")
     sam = load_sam(model, weights, device) if source == "sam" else None
 
     def compute(indices):
         for i in indices:
             image, start = dataset.image(i), time.perf_counter()
-            masks = generate_masks(sam, image, **settings) if sam else felzenszwalb_masks(image, **settings)
+            masks = generate_masks(sam, image, **settings) if sam else classical[source](image, **settings)
             yield masks, dict(masks=time.perf_counter() - start)
     return compute
 
