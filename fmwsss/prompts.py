@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['causal_block', 'encode_embeddings', 'warn_unknown', 'text_features', 'prompt_layout', 'PromptLearner']
 
-# %% ../nbs/05_prompts.ipynb #689f211b
+# %% ../nbs/05_prompts.ipynb #881ae88d
 import warnings
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from torch import nn
 from .models import encode, tokenize
 from .features import attend, project_qkv, residual
 
-# %% ../nbs/05_prompts.ipynb #2d0a3a4d
+# %% ../nbs/05_prompts.ipynb #34c8abcb
 def causal_block(block, x, past=None):
     """A text block on tokens x (G,T,D) that see themselves, what stands before them, and all of `past`.
 
@@ -42,7 +42,7 @@ def encode_embeddings(clip, x, eos, shared=0):
         x, _ = causal_block(block, x, past)
     return clip.ln_final(x[torch.arange(len(x), device=x.device), eos - shared]) @ clip.text_projection
 
-# %% ../nbs/05_prompts.ipynb #61c8f93c
+# %% ../nbs/05_prompts.ipynb #8bf78e69
 def warn_unknown(clip, texts):
     "Warn of words whose token embedding is zero: a miniature CLIP never saw them."
     known = clip.token_embedding.weight.abs().sum(1) > 0
@@ -57,7 +57,7 @@ def text_features(clip, texts):
     tokens = tokenize(texts, clip.context_length).to(clip.token_embedding.weight.device)
     return F.normalize(encode_embeddings(clip, clip.token_embedding(tokens), tokens.argmax(1)), dim=-1)
 
-# %% ../nbs/05_prompts.ipynb #84554558
+# %% ../nbs/05_prompts.ipynb #d7a54c1e
 def prompt_layout(n_ctx, name_lengths, length, position):
     """New place (G,length) of every token of "[SOS] context name . [EOS]" when the name moves to `position`.
 
@@ -69,9 +69,9 @@ def prompt_layout(n_ctx, name_lengths, length, position):
     is_context, is_name = (place > first) & (place <= n_ctx), (place > n_ctx) & (place <= n_ctx + lengths)
     return place + lengths * is_context - (n_ctx - first) * is_name
 
-# %% ../nbs/05_prompts.ipynb #7173209d
+# %% ../nbs/05_prompts.ipynb #0ebc8e0f
 class PromptLearner(nn.Module):
-    """Learnable contexts for G class names: `forward()` -> unit-norm text features (G,E).
+    """Learnable contexts for G class names: `forward()` -> unit-norm text features (G,E); `forward(n)`: of the first n names only.
 
     `per_class`: False one context for all, True one each, or a list with the context group of every name.
     `position` of the name: 'end', 'front' or 'middle' of the context. `ctx_init`: words to start from (their number
@@ -104,13 +104,14 @@ class PromptLearner(nn.Module):
         self.register_buffer('places', places[:, 1:1 + n_ctx, None].to(device), **keep)
         self.shared = 0 if groups else 1 + dict(end=n_ctx, front=0, middle=n_ctx // 2)[position]
 
-    def embeddings(self):
-        "Token embeddings (G,T,D) of all prompts, cut after the longest, with the contexts in their places."
-        ctx = self.ctx.expand(len(self.frame), -1, -1) if self.groups is None else self.ctx[self.groups]
-        return self.frame.scatter(1, self.places.expand(-1, -1, ctx.shape[-1]), ctx.to(self.frame.dtype))
+    def embeddings(self, n=None):
+        "Token embeddings (G,T,D) of all prompts (of the first `n`), cut after the longest, with the contexts in their places."
+        frame, places = self.frame[:n], self.places[:n]
+        ctx = self.ctx.expand(len(frame), -1, -1) if self.groups is None else self.ctx[self.groups[:n]]
+        return frame.scatter(1, places.expand(-1, -1, ctx.shape[-1]), ctx.to(frame.dtype))
 
-    def encode(self):
-        "Text features (G,E) before normalisation."
-        return encode_embeddings(self.clip, self.embeddings(), self.eos, self.shared)
+    def encode(self, n=None):
+        "Text features (G,E) before normalisation; `n`: of the first n prompts only."
+        return encode_embeddings(self.clip, self.embeddings(n), self.eos[:n], self.shared)
 
-    def forward(self): return F.normalize(self.encode(), dim=-1)
+    def forward(self, n=None): return F.normalize(self.encode(n), dim=-1)

@@ -35,6 +35,17 @@ def test_short_cuts_are_exact(clip, position, per_class, n_ctx):
     assert torch.allclose(*gradients, atol=1e-5 * gradients[1].abs().max().item())
 
 
+@pytest.mark.parametrize('per_class', [False, True, [0, 1, 0, 1, 2]])
+@pytest.mark.parametrize('n', [1, 2, 4])
+def test_first_prompts_alone(clip, per_class, n):
+    "The first n prompts alone: the features and gradients they have among all."
+    prompts = PromptLearner(clip, NAMES, 4, per_class, 'middle', std=.5, seed=0)
+    direction = torch.randn(n, 32)
+    assert prompts(n).shape == (n, 32) and torch.allclose(prompts(n), prompts()[:n], atol=1e-6)
+    few, all_ = (torch.autograd.grad((f * direction).sum(), prompts.ctx)[0] for f in (prompts(n), prompts()[:n]))
+    assert torch.allclose(few, all_, atol=1e-5 * all_.abs().max().item())
+
+
 def test_plain_texts_equal_open_clip(clip):
     texts = ['a clean origami cat.', 'sky', 'a photo of a person with clothes,people,human']
     assert torch.allclose(text_features(clip, texts), clip.encode_text(tokenize(texts), normalize=True), atol=1e-6)
