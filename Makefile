@@ -4,12 +4,15 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 NICE    = OMP_NUM_THREADS=1
 
-.PHONY: reproduce three-seeds test test-notebooks lab pretrain readme export clean help
+.PHONY: reproduce three-seeds test test-notebooks test-browser lab course site pretrain readme export clean help
 
 help:
 	@echo "make reproduce   the whole method on the drawn VOC: tables, figures and a page in runs/minivoc (no download, no GPU)"
 	@echo "make test        tests, and every notebook from top to bottom"
-	@echo "make lab         JupyterLab at the first notebook"
+	@echo "make lab         JupyterLab at the first page"
+	@echo "make course      the students' edition of the labs in build/course (LAB=q01: only that lab)"
+	@echo "make site        the notebooks as a web site in docs/_build/html"
+	@echo "make test-browser  JupyterLab, the path, the explorer and the report in a real Chromium; pictures in runs/browser"
 	@echo "make export      nbs/*.ipynb -> fmwsss/*.py, notebooks cleaned"
 	@echo "make three-seeds the main job with two more seeds, to see how much they differ"
 	@echo "make readme      results of the last run into nbs/index.ipynb, and that into README.md"
@@ -55,3 +58,21 @@ three-seeds: reproduce
 
 clean:
 	rm -rf runs build dist *.egg-info
+
+# The site needs the extra packages of `docs` (Jupyter Book 1), the students' edition needs nbgrader, which is in `dev`.
+$(VENV)/docs: $(VENV)/installed
+	$(BIN)/pip install --quiet --editable ".[dev,docs]"
+	@touch $@
+
+site: $(VENV)/docs
+	$(BIN)/python docs/build.py
+
+course: $(VENV)/installed
+	$(BIN)/python nbs/labs/course.py $(LAB)
+
+# Debian's Chromium; elsewhere Chromium or Chrome with its chromedriver must be on the PATH.
+test-browser: $(VENV)/installed
+	@if ! command -v chromedriver >/dev/null; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && apt-get install -y -qq chromium chromium-driver; \
+	  else echo "Chromium and its driver are needed: sudo apt-get install chromium chromium-driver" >&2; exit 1; fi; fi
+	$(NICE) $(BIN)/python -m pytest tests/browser -m browser -q -rs

@@ -1,0 +1,69 @@
+"""The students' edition: solutions and hidden tests are gone, and nbgrader grades what comes back."""
+import copy
+import json
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "nbs" / "labs"))
+import course
+
+nbgrader = pytest.mark.skipif(not (Path(sys.executable).parent / "nbgrader").exists(), reason="nbgrader is not installed: pip install nbgrader")
+
+
+def cell(kind, source, **role):
+    make = nbformat.v4.new_markdown_cell if kind == "markdown" else nbformat.v4.new_code_cell
+    role = dict(schema_version=3, task=False, **dict(dict(grade=False, solution=False, locked=False), **role)) if role else None
+    return make(source, metadata=dict(nbgrader=role) if role else {})
+
+
+@pytest.fixture(scope="module")
+def small_lab(tmp_path_factory):
+    "A lab of seconds in the form of the real ones, in a folder that stands for nbs/labs."
+    folder = tmp_path_factory.mktemp("nbs") / "labs"
+    (folder.parent / "images").mkdir()
+    folder.mkdir()
+    cells = [cell("markdown", "# Lab 99: A sum"), cell("code", "from fmwsss.names import VOC_CLASSES"),
+             cell("markdown", "The model answer.", grade_id="answer", grade=True, solution=True, points=4),
+             cell("code", "def double(x):\n    ### BEGIN SOLUTION\n    return 2 * x\n    ### END SOLUTION", grade_id="double", solution=True),
+             cell("code", "assert double(2) == 4\n### BEGIN HIDDEN TESTS\nassert double(3) == 6\n### END HIDDEN TESTS",
+                  grade_id="test_double", grade=True, locked=True, points=2)]
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata=dict(kernelspec=dict(name="python3", language="python", display_name="python3")))
+    nbformat.write(notebook, folder / "q99_sum.ipynb")
+    nbformat.write(nbformat.v4.new_notebook(), folder.parent / "index.ipynb")
+    return folder
+
+
+def with_solution(notebook, text):
+    out = copy.deepcopy(notebook)
+    for c in out.cells: c.source = c.source.replace("# YOUR CODE HERE\n    raise NotImplementedError()", text)
+    return out
+
+
+@nbgrader
+def test_generate_and_autograde(small_lab, tmp_path, monkeypatch):
+    monkeypatch.setattr(course, "LABS", small_lab)
+    assert course.make_course(tmp_path, ["q99"]) == ["q99_sum"]
+    released = nbformat.read(tmp_path / "release" / "q99_sum" / "q99_sum.ipynb", 4)
+    text = "\n".join(c.source for c in released.cells)
+    assert "2 * x" not in text and "model answer" not in text and "double(3)" not in text and "double(2) == 4" in text
+    for student, body, points in (("right", "return x + x", 2.0), ("guess", "return 4", 0.0)):                 # the guess passes the visible test
+        nbformat.write(with_solution(released, body), tmp_path / f"{student}.ipynb")
+        assert course.autograde(tmp_path, "q99_sum", student, tmp_path / f"{student}.ipynb") == {"test_double": points}
+
+
+@nbgrader
+@pytest.mark.slow
+@pytest.mark.parametrize("lab", course.find_labs(), ids=lambda p: p.stem)
+def test_model_solution_gets_full_marks(lab, tmp_path):
+    course.make_course(tmp_path, [lab.stem])
+    points = {c["metadata"]["nbgrader"]["grade_id"]: c["metadata"]["nbgrader"]["points"] for c in json.loads(lab.read_text(encoding="utf-8"))["cells"]
+              if (r := c["metadata"].get("nbgrader", {})) and r["grade"] and not r["solution"]}
+    assert course.autograde(tmp_path, lab.stem, "model", lab) == points
+
+
+def test_an_unknown_lab_is_named():
+    with pytest.raises(FileNotFoundError, match="no lab q77"): course.find_labs(["q77"])
