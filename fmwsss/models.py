@@ -6,10 +6,9 @@
 __all__ = ['CLIP_MEAN', 'CLIP_STD', 'NOT_WEIGHTS', 'VOCABULARY', 'SOS', 'EOS', 'WEIGHTS', 'SAM_URL', 'SAM_FILES', 'round_up',
            'preprocess', 'encode', 'tokenize', 'is_torchscript', 'read_state_dict', 'load_strict', 'freeze',
            'expand_tokens', 'clip_config', 'clip_from_state_dict', 'finish_clip', 'build_open_clip', 'reachable',
-           'download_clip', 'load_clip', 'ResidualBlock', 'ConvStem', 'fold_batchnorm', 'build_sam', 'resume_download',
-           'fetch', 'load_sam']
+           'download_clip', 'load_clip', 'ResidualBlock', 'ConvStem', 'fold_batchnorm', 'build_sam', 'load_sam']
 
-# %% ../nbs/03_models.ipynb #e0a9fc6b
+# %% ../nbs/03_models.ipynb #9a699b52
 import difflib, json, zipfile
 from functools import partial
 from unittest import mock
@@ -27,9 +26,9 @@ from safetensors.torch import load_file
 from segment_anything import sam_model_registry
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from torch import nn
-from tqdm.auto import tqdm
+from .data import fetch
 
-# %% ../nbs/03_models.ipynb #e10bc05d
+# %% ../nbs/03_models.ipynb #d062bb26
 CLIP_MEAN, CLIP_STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
 
 def round_up(image, multiple):
@@ -52,7 +51,7 @@ def preprocess(images, multiple=1, device='cpu'):
     mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
     return (torch.from_numpy(np.stack(images)).to(device).permute(0, 3, 1, 2).float() / 255 - mean) / std
 
-# %% ../nbs/03_models.ipynb #f287a2b6
+# %% ../nbs/03_models.ipynb #51620f19
 NOT_WEIGHTS = ('input_resolution', 'context_length', 'vocab_size', 'attn_mask')   # what some files hold besides
 VOCABULARY, SOS, EOS = 49408, 49406, 49407                # size of CLIP's byte-pair vocabulary, start, end (largest id)
 
@@ -71,7 +70,7 @@ def tokenize(texts, context_length=77):
             raise ValueError(f"'{text[:40]}...' has {len(encode(text))} tokens, more than {context_length - 2}: shorten the name or n_ctx")
     return open_clip.tokenize(texts, context_length)
 
-# %% ../nbs/03_models.ipynb #f7ed483d
+# %% ../nbs/03_models.ipynb #12b57513
 def is_torchscript(path):
     "Is this file a TorchScript archive, as OpenAI published CLIP? (it holds code beside the tensors)"
     if not zipfile.is_zipfile(path): return False
@@ -110,7 +109,7 @@ def freeze(model):
     "Evaluation mode, float32, no parameter asks for a gradient."
     return model.eval().float().requires_grad_(False)
 
-# %% ../nbs/03_models.ipynb #8f841d0e
+# %% ../nbs/03_models.ipynb #b3410559
 def expand_tokens(state):
     "Put `token_embedding_rows` (n,D) back at `token_ids` (n) of a zero table (49408,D); other states pass unchanged."
     if 'token_embedding_rows' not in state: return state
@@ -152,7 +151,7 @@ def finish_clip(clip, state, round_fp16, source):
     if round_fp16: convert_weights_to_lp(clip, torch.float16)
     return freeze(clip)
 
-# %% ../nbs/03_models.ipynb #cc3b6832
+# %% ../nbs/03_models.ipynb #20912d00
 WEIGHTS = Path(__file__).parent / 'weights' if '__file__' in globals() else Path('../fmwsss/weights')
 
 def build_open_clip(name):
@@ -210,7 +209,7 @@ def load_clip(model='miniclip', weights=None, round_fp16=False, device='cpu'):
         raise ValueError(f"OpenAI's weights were trained with quick-GELU, '{model}' has GELU: use '{model}-quickgelu'")
     return finish_clip(clip, state, round_fp16, weights).to(device)
 
-# %% ../nbs/03_models.ipynb #93dd48e4
+# %% ../nbs/03_models.ipynb #190bef40
 def _conv(inputs, outputs, size=3, stride=1, norm=False):
     "Convolution; with `norm`, a BatchNorm after it (training), otherwise a bias (the BatchNorm folded in)."
     conv = nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=not norm)
@@ -247,7 +246,7 @@ class ConvStem(nn.Module):
             for block in stage[1:]: x = block(x)
         return self.project(x)
 
-# %% ../nbs/03_models.ipynb #4159c63c
+# %% ../nbs/03_models.ipynb #7001e1fc
 def fold_batchnorm(state, eps=1e-5):
     "State dict with every convolution + BatchNorm pair (`.0`, `.1`) folded into one convolution with bias."
     out, pairs = dict(state), [k[:-len('1.running_var')] for k in state if k.endswith('1.running_var')]
@@ -258,7 +257,7 @@ def fold_batchnorm(state, eps=1e-5):
         for k in [k for k in out if k.startswith((p + '0.', p + '1.'))]: del out[k]
     return out
 
-# %% ../nbs/03_models.ipynb #b9aabe3b
+# %% ../nbs/03_models.ipynb #745c4989
 def build_sam(config, norm=False):
     """`Sam` from a plain dict: img_size, patch_size, and `encoder`, `prompt`, `decoder` sections (see minisam.json).
 
@@ -281,42 +280,12 @@ def build_sam(config, norm=False):
                           iou_head_depth=3, iou_head_hidden_dim=d['iou_head_hidden_dim'])
     return Sam(encoder, prompt, decoder, **{k: config[k] for k in ('pixel_mean', 'pixel_std') if k in config})
 
-# %% ../nbs/03_models.ipynb #e1c8c8c0
+# %% ../nbs/03_models.ipynb #98b7df6e
 SAM_URL = 'https://dl.fbaipublicfiles.com/segment_anything/'
 SAM_FILES = dict(                                                       # file name, bytes, SHA-256
     vit_b=('sam_vit_b_01ec64.pth', 375_042_383, 'ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912'),
     vit_l=('sam_vit_l_0b3195.pth', 1_249_524_607, '3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622'),
     vit_h=('sam_vit_h_4b8939.pth', 2_564_550_879, 'a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e'))
-
-def resume_download(url, output_file, part, progress=True):
-    "Download `url` to `output_file` through the file `part`, continuing where an interrupted download left off."
-    part, have = Path(part), Path(part).stat().st_size if Path(part).exists() else 0
-    with requests.get(url, stream=True, timeout=30, headers={'Range': f'bytes={have}-'} if have else {}) as answer:
-        if answer.status_code == 416 and have:                          # nothing is left to send: the part is of no use
-            part.unlink()
-            return resume_download(url, output_file, part, progress)
-        answer.raise_for_status()
-        if answer.status_code != 206: have = 0                          # the server starts again from the beginning
-        total = have + int(answer.headers.get('Content-Length', 0))
-        with open(part, 'ab' if have else 'wb') as file, \
-             tqdm(total=total, initial=have, unit='B', unit_scale=True, desc=Path(url).name, disable=not progress) as bar:
-            for chunk in answer.iter_content(1 << 20): bar.update(file.write(chunk))
-    if part.stat().st_size != total: raise ConnectionError('the connection broke')
-    part.replace(output_file)
-
-def fetch(url, folder=None, sha256=None, size=None, progress=True):
-    """Path of the file behind `url` in the cache `folder`: downloaded once, resumable, checked against `sha256`.
-
-    Under its own name the file appears only when complete and verified. Raises `FileNotFoundError` with address, name,
-    size and place when the network fails, `ValueError` when the checksum is wrong.
-    """
-    folder, name = Path(folder or pooch.os_cache('fmwsss')), Path(url).name
-    downloader = lambda url, output_file, _: resume_download(url, output_file, folder / f'{name}.part', progress)
-    by_hand = f"get {name}{f' ({size / 1e6:,.0f} MB)' if size else ''} from {url} and put it into {folder}"
-    try: return Path(pooch.retrieve(url, sha256 and f'sha256:{sha256}', name, folder, downloader=downloader))
-    except ValueError as error: raise ValueError(f"{name} from {url} has a wrong checksum: {by_hand}") from error
-    except (requests.RequestException, OSError) as error:
-        raise FileNotFoundError(f"could not download ({type(error).__name__}): {by_hand}") from error
 
 def load_sam(model='minisam', weights=None, device='cpu'):
     """Frozen segment_anything `Sam`.
@@ -332,7 +301,7 @@ def load_sam(model='minisam', weights=None, device='cpu'):
         sam = build_sam(json.loads(config.read_text()))
     elif model in SAM_FILES:
         name, size, sha256 = SAM_FILES[model]
-        path = weights or fetch(SAM_URL + name, sha256=sha256, size=size)
+        path = weights or fetch(SAM_URL + name, pooch.os_cache('fmwsss'), f'sha256:{sha256}', size)
         state, sam = read_state_dict(path), sam_model_registry[model]()
     else: raise ValueError(f"unknown SAM '{model}': use one of minisam, {', '.join(SAM_FILES)}")
     return freeze(load_strict(sam, {k: v.float() for k, v in state.items()}, path)).to(device)

@@ -438,6 +438,45 @@ def test_coco_with_maps_only(tmp_path):
     assert (COCODataset(tmp_path, "val2014").all_labels() == expected).all()
 
 
+def test_coco_index_is_read_instead_of_the_text(tmp_path, monkeypatch):
+    first = COCODataset(coco(tmp_path), "val2014")
+    masks, file = [first.mask(i) for i in range(2)], tmp_path / "annotations/instances_val2014.json"
+    parsed = []
+    monkeypatch.setattr(D, "parse_instances", lambda path, parse=D.parse_instances: parsed.append(path) or parse(path))
+    again = pickle.loads(pickle.dumps(COCODataset(tmp_path, "val2014")))
+    assert not parsed and again.fingerprint() == first.fingerprint() and len(pickle.dumps(again.instances)) < 300
+    assert all((again.mask(i) == masks[i]).all() and (again.labels(i) == first.labels(i)).all() for i in range(2))
+    content = json.loads(file.read_text())
+    content["annotations"].pop(0)
+    file.write_text(json.dumps(content))
+    changed = COCODataset(tmp_path, "val2014")
+    assert len(parsed) == 1 and changed.labels(1).sum() == 2 and changed.fingerprint() != first.fingerprint()
+    (tmp_path / "annotations/instances_val2014.index/numbers.npy").write_bytes(b"damaged")
+    assert (COCODataset(tmp_path, "val2014").mask(1) == changed.mask(1)).all() and len(parsed) == 2
+    assert sorted(p.name for p in file.parent.iterdir()) == ["instances_val2014.index", "instances_val2014.json"]
+
+
+def test_coco_index_is_not_needed(tmp_path, monkeypatch):
+    monkeypatch.setattr(D.np, "save", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    data = pickle.loads(pickle.dumps(COCODataset(coco(tmp_path), "val2014")))
+    assert data.mask(1)[6, 6] == 80 and [p.name for p in (tmp_path / "annotations").iterdir()] == ["instances_val2014.json"]
+
+
+def test_coco_runs_as_text(tmp_path):
+    from pycocotools import mask as rle
+    truth = np.zeros((30, 40), np.uint8); truth[3:9, 5:20] = 1
+    packed = rle.encode(np.asfortranarray(truth))
+    def add(content): content["annotations"] = [dict(image_id=7, category_id=1, area=9, iscrowd=1, segmentation=dict(size=[30, 40], counts=packed["counts"].decode()))]
+    assert (COCODataset(coco(tmp_path, spoil=add), "val2014").mask(0) == truth).all()
+
+
+def test_stamps_are_read_once(tmp_path, monkeypatch):
+    voc(tmp_path)
+    data, read = VOCDataset(tmp_path, "train"), []
+    monkeypatch.setattr(D, "file_stamp", lambda path, stamp=D.file_stamp: read.append(path) or stamp(path))
+    assert data.fingerprint() == data.fingerprint() and len(read) == 2 * len(data)
+
+
 def set_to(*path, value):
     def spoil(content):
         for key in path[:-1]: content = content[key]

@@ -9,7 +9,8 @@ import requests
 import torch
 from safetensors.torch import save_file
 from fmwsss import models
-from fmwsss.models import (build_open_clip, clip_from_state_dict, fetch, fold_batchnorm, load_clip, load_sam, preprocess,
+from fmwsss.data import fetch
+from fmwsss.models import (build_open_clip, clip_from_state_dict, fold_batchnorm, load_clip, load_sam, preprocess,
                            read_state_dict, tokenize, VOCABULARY)
 from small import CLIP_CONFIG, SAM_CONFIG, small_clip, small_sam
 
@@ -214,23 +215,23 @@ def test_fetch_resumes_verifies_and_caches(server, tmp_path):
     url, content, handler = server
     sha = hashlib.sha256(content).hexdigest()
     handler.limit = 2 << 20
-    with pytest.raises(FileNotFoundError, match='could not download'): fetch(url, tmp_path, sha, progress=False)
+    with pytest.raises(FileNotFoundError, match='could not download'): fetch(url, tmp_path, f'sha256:{sha}', progress=False)
     assert [p.name for p in tmp_path.iterdir()] == ['file.bin.part']
     handler.limit = None
-    assert fetch(url, tmp_path, sha, progress=False).read_bytes() == content
+    assert fetch(url, tmp_path, f'sha256:{sha}', progress=False).read_bytes() == content
     assert handler.requests[0] == 0 and handler.requests[1] > 1 << 19, handler.requests
     assert [p.name for p in tmp_path.iterdir()] == ['file.bin']
     count = len(handler.requests)
-    fetch(url, tmp_path, sha, progress=False)
+    fetch(url, tmp_path, f'sha256:{sha}', progress=False)
     assert len(handler.requests) == count
     (tmp_path / 'file.bin').rename(tmp_path / 'file.bin.part')           # killed between the last byte and the check
-    assert fetch(url, tmp_path, sha, progress=False).read_bytes() == content
+    assert fetch(url, tmp_path, f'sha256:{sha}', progress=False).read_bytes() == content
 
 
 def test_fetch_wrong_checksum_and_no_network(server, tmp_path):
     url, _, _ = server
-    with pytest.raises(ValueError, match='wrong checksum') as error: fetch(url, tmp_path, '0' * 64, 3 << 20, progress=False)
+    with pytest.raises(ValueError, match='wrong checksum') as error: fetch(url, tmp_path, 'sha256:' + '0' * 64, 3 << 20, progress=False)
     assert one_line(error) and url in str(error.value) and not list(tmp_path.iterdir())
-    with pytest.raises(FileNotFoundError) as error: fetch('http://127.0.0.1:9/sam.pth', tmp_path, '0' * 64, 375_042_383, progress=False)
+    with pytest.raises(FileNotFoundError) as error: fetch('http://127.0.0.1:9/sam.pth', tmp_path, 'sha256:' + '0' * 64, 375_042_383, progress=False)
     assert one_line(error) and not list(tmp_path.iterdir())
     assert all(part in str(error.value) for part in ('http://127.0.0.1:9/sam.pth', 'sam.pth', '375 MB', str(tmp_path)))
