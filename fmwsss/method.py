@@ -6,7 +6,7 @@
 __all__ = ['CLAIM_COLUMNS', 'first', 'open_splits', 'prompt_names', 'Prompts', 'way', 'map_name', 'ways_setup', 'Setting', 'Maps',
            'Seeding', 'Measuring', 'Method', 'claim_row']
 
-# %% ../nbs/19_method.ipynb #5829d12c
+# %% ../nbs/19_method.ipynb #f51e0123
 import copy, hashlib, time
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
@@ -27,7 +27,7 @@ from .prompts import text_features
 from .sams import oracle_seed
 from .training import AugmentedViews, FrozenViews, classification_loss, segmentation_loss
 
-# %% ../nbs/19_method.ipynb #73471d32
+# %% ../nbs/19_method.ipynb #07044051
 def first(dataset, n):
     "The first `n` images of a data set (None: all), as a data set."
     if n is None or n >= len(dataset): return dataset
@@ -53,7 +53,7 @@ def prompt_names(names, classes):
     if len(known[names][0]) != len(classes): raise ValueError(f"names {names!r} has {len(known[names][0])} classes, the data set {len(classes)}: use names 'own'")
     return known[names]
 
-# %% ../nbs/19_method.ipynb #55d65f8e
+# %% ../nbs/19_method.ipynb #aefdf8b2
 @dataclass
 class Prompts:
     "Text features (G, E), classes first, and how they came to be."
@@ -68,7 +68,7 @@ class Prompts:
     @cached_property
     def key(self): return hashlib.sha256(self.text.cpu().numpy().tobytes()).hexdigest()[:12]
 
-# %% ../nbs/19_method.ipynb #833f2b0a
+# %% ../nbs/19_method.ipynb #f3e3c0af
 def way(method, box=None, maps="cam", power=1.0, source=None, rule=None, **more):
     """One way of seeding. method: 'threshold', 'crf' or 'sams'; box: threshold of the affinity's boxes; maps: 'cam', 'caa' or 'uniform';
     source: of the masks; rule: filter_thresh of the rock-sand-water filter and settings of `fmwsss.sams.sams`."""
@@ -94,7 +94,7 @@ def ways_setup(dataset, cams, masks, ways):
             yield dict(confusions=np.stack(matrices).astype(np.uint32)), dict(choose=time.perf_counter() - start)
     return compute
 
-# %% ../nbs/19_method.ipynb #7b24e6bb
+# %% ../nbs/19_method.ipynb #881c3256
 class Setting:
     "One data set with one pair of frozen models and the settings of seeding; see `Method`."
     def __init__(self, root, data, models, masks, seeding, seed=0, workers=1, device="auto", strict=False, progress=True):
@@ -128,7 +128,7 @@ class Setting:
         if s.get("affinity"): s["affinity"] = dict(s["affinity"], **(dict(published=True) if s.get("published") else {}))
         return s
 
-# %% ../nbs/19_method.ipynb #673590b0
+# %% ../nbs/19_method.ipynb #f82f7959
 class Maps(Setting):
     "A setting with its quasi-superpixels and class activation maps."
 
@@ -147,7 +147,7 @@ class Maps(Setting):
         boxes = None if box is None else tuple(sorted({*s["box_thresholds"], box})) if part == "tune" else (box,)
         affinity = dict(s["affinity"], thresholds=list(boxes), control=bool(s.get("control"))) if boxes and s.get("affinity") else None
         m = self.models
-        make = lambda: cams_stage(self.run, self.data[part], prompts.text, m["clip"], m.get("clip_weights"), self.device, m.get("multiple", 1), affinity=affinity, **s["cam"])
+        make = lambda: cams_stage(self.run, self.data[part], prompts.text, m["clip"], m.get("clip_weights"), self.device, round_fp16=m.get("clip_fp16", False), affinity=affinity, **s["cam"])
         return self.kept(("cams", prompts.key, part, str(affinity), str(s["cam"])), make)
 
     def maps(self, prompts, part, box, maps, i):
@@ -155,7 +155,7 @@ class Maps(Setting):
         arrays = self.cams(prompts, part, box).load(self.data[part].ids[i])
         return full_size(arrays, map_name(dict(maps=maps, box=box))), arrays["classes"]
 
-# %% ../nbs/19_method.ipynb #d19618dd
+# %% ../nbs/19_method.ipynb #5c68d4fa
 class Seeding(Maps):
     "Maps with their ways of seeding: chosen on `tune`, applied everywhere."
 
@@ -179,7 +179,7 @@ class Seeding(Maps):
 
         methods: only these. The box threshold is chosen for CAA and kept for the others; of a dense CRF first the setting, then the power."""
         s, best = prompts.seeding, partial(self.best, prompts)
-        powers, maps = s["powers"], [m for m in s.get("maps", ["caa", "cam"]) if s.get("affinity") or m == "cam"] or ["cam"]
+        powers, maps = s["powers"], [m for m in s.get("maps", ["caa"]) if s.get("affinity") or m == "cam"] or ["cam"]
         boxes, refined = (s["box_thresholds"], "caa") if s.get("affinity") else ([None], "cam")
         caa = best([way("threshold", b, refined, p) for b in boxes for p in powers])
         box, power = caa["box"], caa["settings"]["power"]
@@ -210,7 +210,7 @@ class Seeding(Maps):
                                    map_name(way), way["filter_thresh"], **way["settings"])
         return self.kept(("seeds", prompts.key, part, str(way)), make)
 
-# %% ../nbs/19_method.ipynb #7a766dd5
+# %% ../nbs/19_method.ipynb #7ec707a0
 class Measuring(Seeding):
     "Figures of label maps, and writing them down."
 
@@ -247,12 +247,12 @@ class Measuring(Seeding):
         "Write what a notebook computed, reused and skipped to `<root>/records/<name>.json`."
         self.run.save_record(name, notes=list(notes), **more)
 
-# %% ../nbs/19_method.ipynb #a3678e6d
+# %% ../nbs/19_method.ipynb #2c1cad63
 class Method(Measuring):
     """Foundation model assisted weakly supervised segmentation on one data set with one pair of frozen models.
 
     root: folder of the run; data: kind, root, splits, images, knobs, names, options (see `open_splits`, `prompt_names`); models: clip, clip_weights,
-    clip_fp16, sam, sam_weights, multiple (of image sides for CLIP); masks: source (a list) and settings of each source; seeding: affinity,
+    clip_fp16, sam, sam_weights; masks: source (a list) and settings of each source; seeding: affinity,
     box_thresholds, powers, maps, rules, crf, cam, published. What `seeding` gives as a list is chosen on `tune`.
     Every result is cached below `root`; the same settings are never computed twice."""
 
@@ -295,7 +295,7 @@ class Method(Measuring):
         best.tried = rows
         return best
 
-# %% ../nbs/19_method.ipynb #c9d02bc1
+# %% ../nbs/19_method.ipynb #bd83ef8c
 CLAIM_COLUMNS = ["claim", "expected", "found", "holds", "by_how_much", "comment", "split"]
 
 

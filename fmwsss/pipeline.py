@@ -9,7 +9,7 @@ __all__ = ['PACKAGE', 'digest', 'code_digest', 'file_digest', 'Store', 'write_at
            'seeds_setup', 'load_masks', 'seeds_stage', 'write_pseudo_labels', 'confusions', 'miou', 'choose',
            'bootstrap_gain']
 
-# %% ../nbs/14_pipeline.ipynb #0258e363
+# %% ../nbs/14_pipeline.ipynb #f1ad96df
 import csv, hashlib, importlib, json, os, time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
@@ -36,7 +36,7 @@ from .training import fit
 
 PACKAGE = Path(fmwsss.__file__).resolve().parent
 
-# %% ../nbs/14_pipeline.ipynb #0db87855
+# %% ../nbs/14_pipeline.ipynb #b587a230
 def digest(*parts, length=12):
     "Short hash of anything that JSON can write (order of dictionary keys does not matter)."
     text = json.dumps(parts, sort_keys=True, default=str)
@@ -54,7 +54,7 @@ def file_digest(path):
     path = Path(path)
     return digest(hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else str(path))
 
-# %% ../nbs/14_pipeline.ipynb #45c07974
+# %% ../nbs/14_pipeline.ipynb #8be5843e
 class Store:
     """A folder of per-image results `<root>/<stage>/<key>/`, the settings that made them beside (`settings.json`).
 
@@ -102,7 +102,7 @@ def write_atomic(path, write):
         os.replace(beside, path)
     finally: beside.unlink(missing_ok=True)
 
-# %% ../nbs/14_pipeline.ipynb #143354df
+# %% ../nbs/14_pipeline.ipynb #1744930d
 class Run:
     """A run folder with its cache and its record.
 
@@ -181,7 +181,7 @@ def start_worker(setup, args, threads):
 
 def run_in_worker(indices, store, ids, strict): return run_chunk(run_in_worker.compute, indices, store, ids, strict)
 
-# %% ../nbs/14_pipeline.ipynb #00f70a64
+# %% ../nbs/14_pipeline.ipynb #f5081362
 def masks_setup(dataset, source, model, weights, device, settings):
     "Setup of the mask stage: SAM's automatic masks, or Felzenszwalb or SLIC superpixels."
     classical = dict(felzenszwalb=felzenszwalb_masks, slic=slic_masks)
@@ -208,7 +208,7 @@ def model_digest(model, weights=None):
     packaged = PACKAGE / "weights" / f"{model}.safetensors"
     return file_digest(weights or (packaged if packaged.exists() else model))
 
-# %% ../nbs/14_pipeline.ipynb #cc0625ce
+# %% ../nbs/14_pipeline.ipynb #b166864a
 def prompts_stage(run, name, clip, names, source, loss, key, learner, device="cpu", **training):
     """Train (or load) prompts -> (PromptLearner, history). `key`: what source and loss depend on; `learner`: PromptLearner options."""
     settings = dict(key, names=names, learner=learner, training=training, code=code_digest("prompts", "training", "losses", "cam", "features"))
@@ -221,7 +221,7 @@ def prompts_stage(run, name, clip, names, source, loss, key, learner, device="cp
                             reused=training["steps"] if done else 0, seconds=round(time.perf_counter() - start, 2)))
     return prompts, history
 
-# %% ../nbs/14_pipeline.ipynb #daf540d5
+# %% ../nbs/14_pipeline.ipynb #07a49798
 def pack(maps):
     "(K, h, w) float -> dictionary of float16 maps scaled to [-1, 1] and their scales."
     scale = np.abs(maps).max((1, 2), keepdims=True) + 1e-30 if len(maps) else np.ones((0, 1, 1))
@@ -233,14 +233,15 @@ def unpack(arrays, name):
     return arrays[name].astype(np.float32) * arrays[f"{name}_scale"]
 
 
-def cams_setup(dataset, model, weights, device, text, multiple, cam_settings, affinity):
+def cams_setup(dataset, model, weights, device, text, round_fp16, cam_settings, affinity):
     "Setup of the CAM stage, see `cams_stage`."
-    clip, text = load_clip(model, weights, device=device), torch.as_tensor(text, device=device)
+    clip, text = load_clip(model, weights, round_fp16, device), torch.as_tensor(text, device=device)
+    patch = clip.visual.conv1.kernel_size[0]
 
     def compute(indices):
         images = [dataset.image(i) for i in indices]
         sizes = [image.shape[:2] for image in images]
-        images = [round_up(image, multiple) for image in images]
+        images = [round_up(image, patch) for image in images]
         for group in same_size(images):
             yield from cams_of_group(clip, text, dataset, [indices[k] for k in group], [images[k] for k in group], [sizes[k] for k in group],
                                      cam_settings, dict(affinity) if affinity else None, device)
@@ -283,16 +284,16 @@ def same_size(images):
     return groups
 
 
-def cams_stage(run, dataset, text, model="miniclip", weights=None, device="cpu", multiple=1, batch=8, affinity=None, **cam_settings):
+def cams_stage(run, dataset, text, model="miniclip", weights=None, device="cpu", round_fp16=False, batch=8, affinity=None, **cam_settings):
     """CAM, and CAA at every box threshold, of every present class of every image -> Store of `classes` (K,), `size` (H, W) and packed maps.
 
-    text: (G, E) unit-norm text features, the C classes of the data set first; multiple: round image sides up to multiples of it (the patch
-    size). affinity: None, or attn_layers, `thresholds` (a list: maps `caa_<threshold>`), control (also with uniform attention:
+    text: (G, E) unit-norm text features, the C classes of the data set first; round_fp16: see `load_clip`. Image sides are rounded up
+    to multiples of the patch. affinity: None, or attn_layers, `thresholds` (a list: maps `caa_<threshold>`), control (also with uniform attention:
     `uniform_<threshold>`) and settings of `refine`."""
     text = np.asarray(torch.as_tensor(text).detach().cpu(), np.float32)
-    key = dict(data=dataset.fingerprint(), model=model, weights=model_digest(model, weights), multiple=multiple, cam=cam_settings,
+    key = dict(data=dataset.fingerprint(), model=model, weights=model_digest(model, weights), round_fp16=round_fp16, cam=cam_settings,
                affinity=affinity, text=hashlib.sha256(text.tobytes()).hexdigest(), code=code_digest("features", "cam", "affinity"))
-    return run.stage("cams", key, dataset, cams_setup, dataset, model, weights, device, text, multiple, cam_settings, affinity,
+    return run.stage("cams", key, dataset, cams_setup, dataset, model, weights, device, text, round_fp16, cam_settings, affinity,
                      batch=batch, part=dataset.split, workers=1)
 
 
@@ -300,7 +301,7 @@ def full_size(arrays, name):
     "Stored map `name` at image resolution: (K, H, W) float32, bilinear."
     return resize_maps(unpack(arrays, name), arrays["size"]).numpy()
 
-# %% ../nbs/14_pipeline.ipynb #2c1ea54d
+# %% ../nbs/14_pipeline.ipynb #e17e7720
 def seed_of(method, cams, classes, image=None, masks=None, power=1.0, crf=None, **sams_settings):
     """One label map (H, W) uint8 from the CAMs (K, H, W) of `classes` (K,), 0-based.
 
@@ -354,7 +355,7 @@ def write_pseudo_labels(dataset, seeds, folder):
         if seeds.has(image_id): save_label(folder / f"{image_id}.png", seeds.load(image_id)["seed"])
     return folder
 
-# %% ../nbs/14_pipeline.ipynb #70efaeda
+# %% ../nbs/14_pipeline.ipynb #12eb0c19
 def confusions(dataset, predict):
     "Confusion matrix of every image with a mask: (N, n, n) int64, rows truth, columns prediction. predict(i) -> (H, W) label, or None: left out."
     found = ((predict(i), dataset.mask(i)) for i in range(len(dataset)))
