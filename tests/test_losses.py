@@ -1,8 +1,10 @@
-"""The two prompt losses: values by hand, gradients, and batches in which nothing is left to learn from."""
+"""The prompt losses and their alternatives: values by hand, gradients, and batches in which nothing is left to learn from."""
 import numpy as np
 import pytest
 import torch
-from fmwsss.losses import cam_activation_loss, contrastive_loss
+import torch.nn.functional as F
+from fmwsss.losses import (CLASSIFICATION_LOSSES, SEGMENTATION_LOSSES, asymmetric_loss, bce_loss, cam_activation_loss, contrastive_loss,
+                           named_loss, pixel_cross_entropy, softmax_loss, zlpr_loss)
 
 
 def by_hand(s, y):
@@ -69,7 +71,118 @@ def test_other_objects_are_background_and_ignored_pixels_are_free():
     assert fg.item() == 0 and bg.item() == pytest.approx(0.5)
 
 
+def sigmoid(x): return 1 / (1 + np.exp(-x))
+
+
+def alternatives_by_hand(s, y):
+    "The other classification losses from their formulas, one class of one image after the other, float64; labels of 255 are skipped."
+    N, C = y.shape
+    known = [(n, c) for n in range(N) for c in range(C) if y[n, c] in (0, 1)]
+    bce = np.mean([-np.log(sigmoid(s[n, c])) if y[n, c] == 1 else -np.log(1 - sigmoid(s[n, c])) for n, c in known])
+    def asl(n, c, gp, gn, m):
+        p = sigmoid(s[n, c])
+        pm = max(p - m, 0)
+        return -(1 - p)**gp * np.log(p) if y[n, c] == 1 else -pm**gn * np.log(1 - pm)
+    softmax, zlpr = [], []
+    for n in range(N):
+        pos, neg = [s[n, c] for c in range(C) if y[n, c] == 1], [s[n, c] for c in range(C) if y[n, c] == 0]
+        if pos: softmax.append(np.mean([-np.log(np.exp(p) / np.exp(pos + neg).sum()) for p in pos]))
+        if pos or neg: zlpr.append(np.log(1 + np.exp(-np.array(pos)).sum()) + np.log(1 + np.exp(neg).sum()))
+    return dict(bce=bce, softmax=np.mean(softmax), zlpr=np.mean(zlpr), asl=np.mean([asl(n, c, 0, 4, .05) for n, c in known]),
+                asl_other=np.mean([asl(n, c, 1, 2, .2) for n, c in known]))
+
+
+@pytest.mark.parametrize('extra', [0, 3])
+def test_alternatives_by_hand(extra):
+    "Against the formulas in float64, with background prompts behind the classes, unknown labels, images without a positive or negative."
+    rng = np.random.default_rng(1)
+    s, y = 3 * rng.normal(size=(6, 5 + extra)), rng.choice([0, 1, 255], (6, 5), p=[.5, .3, .2])
+    y[0], y[1], y[2] = 0, 1, 255
+    want, (logits, labels) = alternatives_by_hand(s, y), (torch.tensor(s), torch.tensor(y))
+    for name in ('bce', 'asl', 'softmax', 'zlpr'): assert CLASSIFICATION_LOSSES[name](logits, labels).item() == pytest.approx(want[name], rel=1e-9), name
+    assert asymmetric_loss(logits, labels, 1, 2, .2).item() == pytest.approx(want['asl_other'], rel=1e-9)
+
+
+def test_alternatives_meet_where_they_should():
+    s, y = 5 * torch.randn(8, 6, dtype=torch.float64), torch.randint(0, 2, (8, 6))
+    one = F.one_hot(torch.arange(8) % 6, 6)
+    assert torch.isclose(bce_loss(s, y), F.binary_cross_entropy_with_logits(s, y.double()))
+    assert torch.isclose(asymmetric_loss(s, y, 0, 0, 0), bce_loss(s, y))
+    focal = ((1 - s.sigmoid())**2 * y * F.softplus(-s) + s.sigmoid()**2 * (1 - y) * F.softplus(s)).mean()
+    assert torch.isclose(asymmetric_loss(s, y, 2, 2, 0), focal)
+    assert torch.isclose(softmax_loss(s, one), F.cross_entropy(s, one.argmax(1))) and torch.isclose(softmax_loss(s, one), contrastive_loss(s, one))
+    for loss in (bce_loss, asymmetric_loss, zlpr_loss):
+        assert torch.isclose(loss(s, y, centre=2), loss(s - 2, y)) and torch.isclose(loss(s, y, centre='mean'), loss(s - s.mean(), y))
+
+
+@pytest.mark.parametrize('name', CLASSIFICATION_LOSSES)
+def test_classification_gradients_and_extremes(name):
+    loss, y = CLASSIFICATION_LOSSES[name], torch.tensor([[1, 0, 0, 1], [0, 1, 255, 0]])
+    assert torch.autograd.gradcheck(lambda x: loss(x, y), torch.randn(2, 4, dtype=torch.float64, requires_grad=True))
+    for scale in (100, 1e4):
+        s = (scale * torch.tensor([[1., -1., 0.5, 0.], [-1., -1., 1., 1.]])).requires_grad_()
+        value = loss(s, y)
+        value.backward()
+        assert value.isfinite() and s.grad.isfinite().all()
+    s = torch.randn(1, 3, requires_grad=True)
+    value = loss(s, torch.full((1, 3), 255))
+    value.backward()
+    assert value.item() == 0 and not s.grad.any()
+
+
+@pytest.mark.parametrize('gammas', [(0, 0, 0), (1, 4, 0), (0, 4, .05)])
+def test_asl_extremes(gammas):
+    s = torch.tensor([[200., -200., 200., -200.]], requires_grad=True)
+    value = asymmetric_loss(s, torch.tensor([[1, 1, 0, 0]]), *gammas)
+    value.backward()
+    assert value.isfinite() and s.grad.isfinite().all() and value.item() > 1
+
+
+def pixels_by_hand(cams, labels, seeds, b, tau):
+    "Cross-entropy of every counted pixel, written out; CAMs at the seeds' size."
+    pairs, each = [(n, c) for n in range(len(labels)) for c in range(labels.shape[1]) if labels[n, c]], []
+    for n in range(len(labels)):
+        own = {c + 1: cams[k] / np.abs(cams[k]).max() for k, (m, c) in enumerate(pairs) if m == n}
+        for x in np.ndindex(seeds.shape[1:]):
+            score = {0: b, **{c: s[x] for c, s in own.items()}}
+            if seeds[n][x] in score: each.append(-np.log(np.exp(score[seeds[n][x]] / tau) / sum(np.exp(v / tau) for v in score.values())))
+    return np.mean(each)
+
+
+def test_pixel_cross_entropy_by_hand():
+    rng = np.random.default_rng(2)
+    labels, seeds = np.array([[1, 0, 1], [0, 0, 0], [0, 1, 0]]), rng.choice([0, 1, 2, 3, 255], (3, 4, 5))
+    cams = rng.normal(size=(3, 4, 5)) * np.array([1e-4, 1, 1e3])[:, None, None]
+    for b, tau in ((.5, .2), (.2, 1.)):
+        got = pixel_cross_entropy(torch.tensor(cams), torch.tensor(labels), torch.tensor(seeds), b, tau)
+        assert got.item() == pytest.approx(pixels_by_hand(cams, labels, seeds, b, tau), rel=1e-9)
+
+
+def test_pixel_cross_entropy_resizes_and_pushes_the_right_way():
+    cams = torch.tensor([[[0.2, 1.0], [0.9, -0.4]]], requires_grad=True)
+    pixel_cross_entropy(cams, torch.tensor([[1, 0]]), torch.tensor([[[1, 1], [0, 0]]])).backward()
+    assert (cams.grad[0, 0] < 0).all() and (cams.grad[0, 1] > 0).all()
+    big = F.interpolate(cams[None].detach(), (8, 8), mode='bilinear', align_corners=False)[0]
+    seeds = torch.randint(0, 2, (1, 8, 8))
+    assert torch.isclose(pixel_cross_entropy(cams.detach(), torch.tensor([[1, 0]]), seeds), pixel_cross_entropy(big, torch.tensor([[1, 0]]), seeds))
+
+
+def test_pixel_cross_entropy_of_nothing_is_0():
+    for cams, labels in ((torch.randn(2, 2, 2), torch.eye(2)), (torch.zeros(0, 2, 2), torch.zeros(2, 3)), (torch.zeros(2, 2, 2), torch.eye(2))):
+        cams = cams.requires_grad_()
+        value = pixel_cross_entropy(cams, labels, torch.full((2, 4, 4), 255))
+        value.backward()
+        assert value.item() == 0 and not cams.grad.any()
+
+
+def test_tables_of_losses():
+    assert named_loss('contrastive', CLASSIFICATION_LOSSES) is contrastive_loss and named_loss('activation', SEGMENTATION_LOSSES) is cam_activation_loss
+    with pytest.raises(ValueError, match="'hinge' is unknown; use one of: contrastive, bce, asl, softmax, zlpr"): named_loss('hinge', CLASSIFICATION_LOSSES)
+
+
 @pytest.mark.parametrize('call, word', [
+    (lambda: asymmetric_loss(torch.zeros(1, 2), torch.zeros(1, 2), gamma_neg=.5), 'at least 1'),
+    (lambda: pixel_cross_entropy(torch.zeros(1, 2, 2), torch.ones(1, 2), torch.zeros(1, 4, 4)), '2 positive'),
     (lambda: contrastive_loss(torch.zeros(1, 2), torch.zeros(1, 2), 'mean'), 'pos_mean'),
     (lambda: cam_activation_loss(torch.zeros(1, 2, 2), torch.ones(1, 2), torch.zeros(1, 4, 4)), '2 positive'),
     (lambda: cam_activation_loss(torch.zeros(1, 2, 2), torch.ones(1, 1), torch.zeros(1, 4, 4), norm='l3'), 'l1'),
