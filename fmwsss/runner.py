@@ -5,19 +5,20 @@
 # %% auto #0
 __all__ = ['KEEP_MEMORY', 'benchmarks_folder', 'load_preset', 'parse_settings', 'merge', 'library_digest', 'run_notebook',
            'execute', 'kernel_environment', 'quiet_logs', 'snapshot', 'read_json', 'git_commit', 'versions', 'machine',
-           'reproduce', 'describe']
+           'parameters_of', 'collect_claims', 'reproduce', 'describe']
 
-# %% ../nbs/17_runner.ipynb #7fa61a86
+# %% ../nbs/17_runner.ipynb #080e52a6
 import contextlib, importlib.metadata, json, os, platform, subprocess, sys, time
 from datetime import datetime, timezone
 from pathlib import Path
 
+import pandas as pd
 import yaml
 
 from .pipeline import PACKAGE, digest, file_digest, write_atomic
 from .report import build_report
 
-# %% ../nbs/17_runner.ipynb #82a39314
+# %% ../nbs/17_runner.ipynb #ae4e17bc
 def benchmarks_folder():
     "The folder with the benchmark notebooks: of this checkout, or ./benchmarks. Raises FileNotFoundError."
     for folder in (PACKAGE.parent / "benchmarks", Path("benchmarks").resolve()):
@@ -60,7 +61,7 @@ def merge(parameters, changes, where="preset"):
         merged[key] = merge(parameters[key], value, f"{where}.{key}") if both else value
     return merged
 
-# %% ../nbs/17_runner.ipynb #6009e006
+# %% ../nbs/17_runner.ipynb #505ff72b
 def library_digest():
     "Short hash of the library's code and packaged weights."
     folder = PACKAGE
@@ -138,7 +139,7 @@ def read_json(path):
     try: return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError): return {}
 
-# %% ../nbs/17_runner.ipynb #74e04ea9
+# %% ../nbs/17_runner.ipynb #ffb52100
 def git_commit(folder):
     "Commit of a checkout and whether files differ from it -> (hash or None, bool)."
     try:
@@ -164,12 +165,27 @@ def machine():
     return dict(system=f"{platform.system()} {platform.machine()}", cores=os.cpu_count(), gpus=gpus)
 
 
-def reproduce(preset, notebooks, out=None, only=(), changes=None, progress=True):
+def parameters_of(preset, quick=False, changes=None):
+    "Parameters of a preset; its group `quick` (fewer pictures and iterations) is laid over them if asked for, then `changes`. Raises ValueError."
+    parameters = load_preset(preset)
+    fewer = parameters.pop("quick", None)
+    if quick and not fewer: raise ValueError(f"preset {preset} has no group `quick`: run it without --quick")
+    return merge(merge(parameters, fewer if quick else {}), changes or {})
+
+
+def collect_claims(out, notebooks):
+    "tables/claims_<notebook>.csv of all notebooks, in their order -> tables/claims.csv."
+    files = [f for f in (out / "tables" / f"claims_{n}.csv" for n in notebooks) if f.exists()]
+    found = [t for t in map(pd.read_csv, files) if len(t)]
+    if found: write_atomic(out / "tables" / "claims.csv", lambda f: pd.concat(found).to_csv(f, index=False))
+
+
+def reproduce(preset, notebooks, out=None, only=(), changes=None, quick=False, progress=True):
     """Run benchmark notebooks with a preset into folder `out` (default runs/<preset>) -> dictionary written to run.json.
 
-    notebooks: names in order; only: run just these; changes: parameters laid over the preset."""
+    notebooks: names in order; only: run just these; changes: parameters laid over the preset; quick: lay the preset's group `quick` over it."""
     folder, started, begin = benchmarks_folder(), datetime.now(timezone.utc), time.perf_counter()
-    parameters = merge(load_preset(preset), changes or {})
+    parameters = parameters_of(preset, quick, changes)
     name = Path(preset).stem
     out = Path(out or Path("runs") / name).resolve()
     commit, dirty = git_commit(folder)
@@ -185,11 +201,12 @@ def reproduce(preset, notebooks, out=None, only=(), changes=None, progress=True)
         results.append(run_notebook(folder / f"{notebook}.ipynb", out, parameters, progress))
         if progress: print(describe(results[-1]), flush=True)
     records = [read_json(out / "records" / f"{r['name']}.json") for r in results]
-    run = dict(preset=name, commit=commit, dirty=dirty, started=started.isoformat(timespec="seconds"), seconds=round(time.perf_counter() - begin, 1),
-               command=" ".join(["fmwsss", "reproduce", str(preset)]), seeds=[parameters.get("seed")], parameters=parameters, versions=versions(), machine=machine(),
+    run = dict(preset=name, quick=quick, commit=commit, dirty=dirty, started=started.isoformat(timespec="seconds"), seconds=round(time.perf_counter() - begin, 1),
+               command=" ".join(["fmwsss", "reproduce", str(preset), *["--quick"] * quick]), seeds=[parameters.get("seed")], parameters=parameters, versions=versions(), machine=machine(),
                notebooks=results, stages=[s for r in records for s in r.get("stages", [])], skipped={k: v for r in records for k, v in r.get("skipped", {}).items()},
                notes=[n for r in records for n in r.get("notes", [])])
     if not all(r["reused"] for r in results) or not (out / "run.json").exists() or not (out / "report.html").exists():
+        collect_claims(out, notebooks)
         write_atomic(out / "run.json", lambda f: f.write(json.dumps(run, indent=1, default=str).encode()))
         build_report(out)
     return run

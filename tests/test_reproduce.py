@@ -9,9 +9,9 @@ from PIL import Image
 from fmwsss.cli import NOTEBOOKS
 from fmwsss.runner import merge, parse_settings, reproduce
 
-SMALL = parse_settings(["images={train: 10, tune: 6, val: 6}", "workers=1", "sam_settings.points_per_side=6", "classification.training.steps=6",
+SMALL = parse_settings(["data.images={train: 10, tune: 6, val: 6}", "workers=1", "masks.sam.points_per_side=6", "classification.training.steps=6",
                         "segmentation.training.steps=3", "classification.training.warmup=1", "segmentation.training.warmup=1", "strips=2",
-                        "powers=[1, 2]", "box_thresholds=[0.4]"])
+                        "seeding.powers=[1, 2]", "seeding.box_thresholds=[0.4]"])
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_record_and_page(run):
     out, record = run
     written = json.loads((out / "run.json").read_text())
     assert {"preset", "commit", "versions", "parameters", "seeds", "stages", "notebooks", "seconds", "machine"} <= set(written)
-    assert written["parameters"]["images"] == {"train": 10, "tune": 6, "val": 6}
+    assert written["parameters"]["data"]["images"] == {"train": 10, "tune": 6, "val": 6}
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "<title>" in page and "sams" in page.lower() and {"strip.png", "bars.png"} <= {p.name for p in (out / "figures").iterdir()}
 
@@ -67,7 +67,7 @@ def test_again_computes_nothing(run):
 
 def test_a_changed_setting_recomputes_only_what_depends_on_it(run):
     out, _ = run
-    record = reproduce("minivoc", NOTEBOOKS, out, only=["seeds"], changes=merge(SMALL, dict(powers=[1])), progress=False)
+    record = reproduce("minivoc", NOTEBOOKS, out, only=["seeds"], changes=merge(SMALL, dict(seeding=dict(powers=[1]))), progress=False)
     computed = {s["stage"]: 0 for s in record["stages"]}
     for stage in json.loads((out / "records" / "seeds.json").read_text())["stages"]: computed[stage["stage"]] += stage["computed"]
     assert computed["masks_sam"] == computed["masks_felzenszwalb"] == computed["prompts_classification"] == 0
