@@ -5,44 +5,45 @@
 # %% auto #0
 __all__ = ['causal_block', 'encode_embeddings', 'warn_unknown', 'text_features', 'prompt_layout', 'PromptLearner']
 
-# %% ../nbs/05_prompts.ipynb #881ae88d
+# %% ../nbs/05_prompts.ipynb #29d502be
 import warnings
 import torch
 import torch.nn.functional as F
 from torch import nn
 from .models import encode, tokenize
-from .features import attend, project_qkv, residual
+from .features import project_qkv, residual, split_heads
 
-# %% ../nbs/05_prompts.ipynb #34c8abcb
-def causal_block(block, x, past=None):
-    """A text block on tokens x (G,T,D) that see themselves, what stands before them, and all of `past`.
+# %% ../nbs/05_prompts.ipynb #9165083d
+def causal_block(block, x, own, where, shared):
+    """A text block on packed tokens x (M,D): `shared` tokens that all texts begin with, then the own tokens of text 0, of text 1, ...
 
-    `past`: queries, keys, values (1,M,3D) of a prefix shared by all G texts. Returns (tokens, their qkv).
+    `own` (G,T) bool: which places of the table of own tokens are taken; `where` (M-shared): their flat indices. Tokens see
+    themselves and what stands before them in their text.
     """
-    qkv = project_qkv(block, block.ln_1(x))
-    q, k, v = qkv.chunk(3, -1)
-    if past is not None:
-        _, pk, pv = past.expand(len(x), -1, -1).chunk(3, -1)
-        k, v = torch.cat([pk, k], 1), torch.cat([pv, v], 1)
-    heads = lambda t: t.unflatten(-1, (block.attn.num_heads, -1)).transpose(1, 2)
-    seen = torch.ones(q.shape[1], k.shape[1], dtype=torch.bool, device=x.device).tril(k.shape[1] - q.shape[1])
-    out = F.scaled_dot_product_attention(heads(q), heads(k), heads(v), seen)
-    return residual(block, x, block.attn.out_proj(out.transpose(1, 2).flatten(2))), qkv
+    (G, T), qkv = own.shape, project_qkv(block, block.ln_1(x))
+    table = qkv.new_zeros(G * T, qkv.shape[1]).index_copy(0, where, qkv[shared:]).view(G, T, -1)
+    (q, k, v), prefix = split_heads(block, table), split_heads(block, qkv[None, :shared])
+    k, v = (torch.cat([p.expand(G, -1, -1, -1), t], 2) for p, t in zip(prefix[1:], (k, v)))
+    seen = torch.ones(T, shared + T, dtype=torch.bool, device=x.device).tril(shared)
+    merge = lambda out: out.transpose(1, 2).flatten(2).flatten(0, 1)
+    before = merge(F.scaled_dot_product_attention(*prefix, is_causal=True))
+    after = merge(F.scaled_dot_product_attention(q, k, v, seen)).index_select(0, where)
+    return residual(block, x, block.attn.out_proj(torch.cat([before, after])))
 
-def encode_embeddings(clip, x, eos, shared=0):
+def encode_embeddings(clip, x, eos, shared=1):
     """Prompt embeddings without positions (G,T,D), index of each EOS (G) -> text features (G,E), not normalised.
 
-    Everything after the last EOS is cut. `shared`: the first so many tokens are the same in all prompts and run once.
+    Every text is cut after its own EOS. `shared` >= 1: the first so many tokens are the same in all prompts and run once.
     """
-    x = (x + clip.positional_embedding[:x.shape[1]])[:, :int(eos.max()) + 1]
-    prefix, x = x[:1, :shared], x[:, shared:]
-    for block in clip.transformer.resblocks:
-        past = None
-        if shared: prefix, past = causal_block(block, prefix)
-        x, _ = causal_block(block, x, past)
-    return clip.ln_final(x[torch.arange(len(x), device=x.device), eos - shared]) @ clip.text_projection
+    length = int(eos.max()) + 1
+    x = x[:, :length] + clip.positional_embedding[:length]
+    own = (torch.arange(length, device=x.device) <= eos[:, None])[:, shared:]
+    where = own.flatten().nonzero()[:, 0]
+    packed = torch.cat([x[0, :shared], x[:, shared:].flatten(0, 1).index_select(0, where)])
+    for block in clip.transformer.resblocks: packed = causal_block(block, packed, own, where, shared)
+    return clip.ln_final(packed[shared - 1 + own.sum(1).cumsum(0)]) @ clip.text_projection
 
-# %% ../nbs/05_prompts.ipynb #8bf78e69
+# %% ../nbs/05_prompts.ipynb #d08ace60
 def warn_unknown(clip, texts):
     "Warn of words whose token embedding is zero: a miniature CLIP never saw them."
     known = clip.token_embedding.weight.abs().sum(1) > 0
@@ -51,13 +52,13 @@ def warn_unknown(clip, texts):
 
 @torch.no_grad()
 def text_features(clip, texts):
-    "Unit-norm features (G,E) of G plain texts; sequences are cut after the longest one."
+    "Unit-norm features (G,E) of G plain texts, each cut after its EOS."
     texts = [texts] if isinstance(texts, str) else list(texts)
     warn_unknown(clip, texts)
     tokens = tokenize(texts, clip.context_length).to(clip.token_embedding.weight.device)
     return F.normalize(encode_embeddings(clip, clip.token_embedding(tokens), tokens.argmax(1)), dim=-1)
 
-# %% ../nbs/05_prompts.ipynb #d7a54c1e
+# %% ../nbs/05_prompts.ipynb #b7c02770
 def prompt_layout(n_ctx, name_lengths, length, position):
     """New place (G,length) of every token of "[SOS] context name . [EOS]" when the name moves to `position`.
 
@@ -69,7 +70,7 @@ def prompt_layout(n_ctx, name_lengths, length, position):
     is_context, is_name = (place > first) & (place <= n_ctx), (place > n_ctx) & (place <= n_ctx + lengths)
     return place + lengths * is_context - (n_ctx - first) * is_name
 
-# %% ../nbs/05_prompts.ipynb #0ebc8e0f
+# %% ../nbs/05_prompts.ipynb #6ef75681
 class PromptLearner(nn.Module):
     """Learnable contexts for G class names: `forward()` -> unit-norm text features (G,E); `forward(n)`: of the first n names only.
 
@@ -102,7 +103,7 @@ class PromptLearner(nn.Module):
         self.register_buffer('groups', None if groups is None else torch.tensor(groups, device=device), **keep)
         self.register_buffer('frame', clip.token_embedding(tokens[:, :length].to(device)).detach(), **keep)
         self.register_buffer('places', places[:, 1:1 + n_ctx, None].to(device), **keep)
-        self.shared = 0 if groups else 1 + dict(end=n_ctx, front=0, middle=n_ctx // 2)[position]
+        self.shared = 1 if groups else 1 + dict(end=n_ctx, front=0, middle=n_ctx // 2)[position]
 
     def embeddings(self, n=None):
         "Token embeddings (G,T,D) of all prompts (of the first `n`), cut after the longest, with the contexts in their places."
