@@ -7,7 +7,7 @@ __all__ = ['learning_rate', 'batch_indices', 'Batch', 'FrozenViews', 'AugmentedV
            'TrainingDiverged', 'Checkpoint', 'make_optimizer', 'fit', 'accumulate_gradients', 'share', 'total_weight',
            'sum_over_processes']
 
-# %% ../nbs/13_training.ipynb #1c715b25
+# %% ../nbs/13_training.ipynb #880c6270
 import math, os
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,23 +20,23 @@ from tqdm import tqdm
 from .cam import softmax_gradcam
 from .data import augment
 from .features import encode_image_trunk, image_features, patch_grid
-from .losses import cam_activation_loss, contrastive_loss
+from .losses import CLASSIFICATION_LOSSES, SEGMENTATION_LOSSES, named_loss
 from .models import preprocess
 
-# %% ../nbs/13_training.ipynb #9a63c87e
+# %% ../nbs/13_training.ipynb #55c4ce07
 def learning_rate(step, steps, base, warmup=0, warmup_lr=1e-5):
     "Learning rate at iteration `step` (0-based) of `steps`: constant `warmup_lr`, then cosine from `base` to 0 (paper, implementation details)."
     if step < warmup: return warmup_lr
     return 0.5 * base * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
 
-# %% ../nbs/13_training.ipynb #35aa8804
+# %% ../nbs/13_training.ipynb #436ae1c9
 def batch_indices(n, size, step, seed=0):
     "Indices of iteration `step`: `min(size, n)` of 0..n-1, shuffled anew each epoch; a pure function of its arguments."
     size = min(size, n)
     epoch, position = divmod(step, n // size)
     return np.random.default_rng([seed, epoch]).permutation(n)[position * size:(position + 1) * size]
 
-# %% ../nbs/13_training.ipynb #eaf30915
+# %% ../nbs/13_training.ipynb #ae936049
 class Batch(NamedTuple):
     "What one iteration needs; seeds may be None (classification task), features or tokens may be None."
     labels: torch.Tensor            # (N, C) multi-hot image-level labels
@@ -98,20 +98,25 @@ class AugmentedViews:
         if self.tokens: return Batch(labels, None, encode_image_trunk(self.clip, images), grid, seeds)
         return Batch(labels, image_features(self.clip, images), None, grid, seeds)
 
-# %% ../nbs/13_training.ipynb #3c5dfc47
-def classification_loss(clip, learner, batch, reduce="pos_mean"):
-    "Multi-label contrastive loss of a batch -> (loss, weight). Needs batch.features; classes are the first C prompts."
-    text = learner()[:batch.labels.shape[1]]
-    logits = clip.logit_scale.exp() * batch.features @ text.T
-    return contrastive_loss(logits, batch.labels, reduce=reduce), batch.labels.sum().clamp(min=1)
+# %% ../nbs/13_training.ipynb #b5792bc2
+def classification_loss(clip, learner, batch, kind="contrastive", **settings):
+    """Loss of a batch with image-level labels -> (loss, weight). Needs batch.features; classes are the first C prompts.
+
+    kind: the multi-label contrastive loss, or another of `fmwsss.losses.CLASSIFICATION_LOSSES`; `settings` go to it."""
+    logits = clip.logit_scale.exp() * batch.features @ learner(batch.labels.shape[1]).T
+    weight = batch.labels.sum() if kind == "contrastive" else batch.labels.new_tensor(len(batch.labels), dtype=torch.long)
+    return named_loss(kind, CLASSIFICATION_LOSSES)(logits, batch.labels, **settings), weight.clamp(min=1)
 
 
-def segmentation_loss(clip, learner, batch, norm="l1", reduce="all", **cam_settings):
-    "CAM activation loss of a batch -> (loss, weight). Needs batch.tokens and batch.seeds; second order in the prompts."
-    cams, _ = softmax_gradcam(clip, batch.tokens, batch.grid, learner(), batch.labels, create_graph=True, **cam_settings)
-    return cam_activation_loss(cams, batch.labels, batch.seeds, norm=norm, reduce=reduce), batch.labels.sum().clamp(min=1)
+def segmentation_loss(clip, learner, batch, kind="activation", eps=0.0, mode="present+background", **settings):
+    """Loss of a batch with pixel seeds -> (loss, weight). Needs batch.tokens and batch.seeds; second order in the prompts.
 
-# %% ../nbs/13_training.ipynb #2d7a472c
+    kind: the CAM activation loss, or another of `fmwsss.losses.SEGMENTATION_LOSSES`; eps, mode: of `softmax_gradcam`; `settings` go to the loss."""
+    cams, _ = softmax_gradcam(clip, batch.tokens, batch.grid, learner(), batch.labels, create_graph=True, eps=eps, mode=mode)
+    weight = batch.labels.sum() if kind == "activation" else batch.labels.new_tensor(len(batch.labels), dtype=torch.long)
+    return named_loss(kind, SEGMENTATION_LOSSES)(cams, batch.labels, batch.seeds, **settings), weight.clamp(min=1)
+
+# %% ../nbs/13_training.ipynb #51fb26cc
 class TrainingDiverged(RuntimeError):
     "The loss became NaN or infinite; the message names the iteration and the last good checkpoint."
 
