@@ -1,4 +1,10 @@
 """The command line: help for newcomers, one line for each error."""
+import json
+
+import numpy as np
+import json
+
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -14,7 +20,7 @@ def one_line(result):
     return result.output
 
 
-@pytest.mark.parametrize("command", ["reproduce", "models", "data"])
+@pytest.mark.parametrize("command", ["reproduce", "models", "plan", "data", "masks", "export", "compare"])
 def test_help(command):
     result = call(command, "--help")
     assert result.exit_code == 0 and "Usage" in result.output
@@ -42,13 +48,98 @@ def test_settings_reach_into_groups():
     with pytest.raises(ValueError, match="no parameter"): merge(preset, parse_settings(["masks.sam.points=8"]))
 
 
-def test_notebooks_declare_what_the_preset_sets():
+@pytest.mark.parametrize("preset", ["minivoc", "voc2012", "voc2012-vitb", "coco2014", "coco2014-vitb", "folder"])
+def test_notebooks_declare_what_the_preset_sets(preset):
     import papermill
-    declared = set().union(*[papermill.inspect_notebook(str(benchmarks_folder() / f"{n}.ipynb")) for n in NOTEBOOKS])
-    assert set(load_preset("minivoc")) - {"quick", "notebooks"} <= declared
+    parameters = load_preset(preset)
+    declared = set().union(*[papermill.inspect_notebook(str(benchmarks_folder() / f"{n}.ipynb")) for n in parameters.get("notebooks", NOTEBOOKS)])
+    assert set(parameters) - {"quick", "notebooks"} <= declared
+
+
+@pytest.mark.parametrize("kind", ["voc2012", "coco2014"])
+def test_the_small_preset_differs_where_it_says(kind):
+    flat = lambda d, at="": {k: v for key, value in d.items() for k, v in (flat(value, f"{at}{key}.") if isinstance(value, dict) else {f"{at}{key}": value}).items()}
+    full, small = flat(load_preset(kind)), flat(load_preset(f"{kind}-vitb"))
+    assert full.keys() == small.keys()
+    assert {k for k in full if full[k] != small[k]} == {"workers", "models.sam", "masks.sam.points_per_batch", "classification.training.precision", "segmentation.training.precision"}
 
 
 def test_minivoc_is_drawn_and_listed(tmp_path):
     result = call("data", "minivoc", "--root", str(tmp_path / "d"), "--train", "4", "--tune", "2", "--val", "2")
     assert result.exit_code == 0, result.output
     assert "train" in result.output and len(list((tmp_path / "d" / "JPEGImages").iterdir())) == 8
+
+
+# ---- plan, export, compare, masks
+
+def test_plan_lists_stages_before_anything_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = call("plan", "voc2012", "--device", "cuda")
+    assert result.exit_code == 0 and "10,582" in result.output and "rough" in result.output and "masks_sam" in result.output and not list(tmp_path.iterdir())
+    assert "2.56" in result.output and "to download" in result.output and "measured" not in result.output.replace("as measured", "")      # SAM ViT-H in gigabytes
+    assert call("plan", "voc2012", "--device", "cuda", "--set", "data.images.train=100").output.count("10,582") < result.output.count("10,582")
+    assert "KEY=VALUE" in one_line(call("plan", "voc2012", "--set", "x"))
+    assert "no records" in one_line(call("plan", "voc2012", "--run", str(tmp_path)))
+    assert "tpu" in one_line(call("plan", "voc2012", "--device", "tpu"))
+    assert "quick" in one_line(call("plan", "voc2012", "--quick"))
+
+
+def test_plan_uses_the_seconds_of_an_earlier_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs/voc2012/records").mkdir(parents=True)
+    (tmp_path / "runs/voc2012/records/seeds.json").write_text(json.dumps(dict(stages=[dict(stage="masks_sam", part="val", computed=100, seconds=360.)])))
+    row = next(line for line in call("plan", "voc2012").output.splitlines() if line.split()[:2] == ["masks_sam", "train_aug"])
+    assert row.split()[-2:] == ["10.58", "measured"]                                                     # 3.6 s an image
+
+
+@pytest.fixture
+def finished(tmp_path):
+    "What a finished run leaves: data, run.json and pseudo labels of the training split."
+    from fmwsss import minivoc
+    from fmwsss.data import VOCDataset
+    from fmwsss.names import save_label
+    run = tmp_path / "run"
+    minivoc.write(run / "data", splits=dict(train=3))
+    (run / "pseudo_labels/train").mkdir(parents=True)
+    dataset = VOCDataset(run / "data", "train")
+    for i, name in enumerate(dataset.ids): save_label(run / f"pseudo_labels/train/{name}.png", np.where(dataset.mask(i) == 255, 0, dataset.mask(i)).astype(np.uint8))
+    (run / "run.json").write_text(json.dumps(dict(parameters=dict(data=dict(kind="minivoc", root=None)))))
+    return run
+
+
+def test_export_for_mmsegmentation(finished):
+    result = call("export", str(finished))
+    assert result.exit_code == 0, result.output
+    made = finished / "export/mmseg"
+    assert len(list((made / "ann_dir/train").iterdir())) == len(list((made / "img_dir/train").iterdir())) == 3 and (made / "meta.json").exists()
+
+
+def test_export_for_the_voc_server(finished):
+    assert call("export", str(finished), "--to", "voc").exit_code == 0
+    assert (finished / "export/voc/results.tgz").exists() and len(list((finished / "export/voc/results/VOC2012/Segmentation/comp6_test_cls").iterdir())) == 3
+
+
+def test_export_faults(finished, tmp_path):
+    assert "pseudo labels" in one_line(call("export", str(tmp_path / "nowhere")))
+    assert "mmseg or voc" in one_line(call("export", str(finished), "--to", "coco"))
+    assert "no pseudo labels of split val" in one_line(call("export", str(finished), "--split", "val"))
+    (finished / "pseudo_labels/train/x.png").write_bytes(next((finished / "pseudo_labels/train").glob("*.png")).read_bytes())
+    assert "x.png belongs to no image" in one_line(call("export", str(finished)))
+    (finished / "run.json").unlink()
+    assert "run.json" in one_line(call("export", str(finished)))
+
+
+def test_compare_prints_and_writes_a_page(tmp_path):
+    from report_run import make_run
+    for name in "ab": make_run(tmp_path / name)
+    (tmp_path / "b/tables/seeds.csv").write_text((tmp_path / "a/tables/seeds.csv").read_text().replace("0.6", "0.7"))
+    result = call("compare", str(tmp_path / "a"), str(tmp_path / "b"))
+    assert result.exit_code == 0 and "mIoU" in result.output and (tmp_path / "b/compared_with_a.html").stat().st_size > 1000
+    assert "nowhere" in one_line(call("compare", str(tmp_path / "a"), str(tmp_path / "nowhere")))
+
+
+def test_masks_tells_what_is_wrong_with_a_folder(tmp_path):
+    assert "nowhere" in one_line(call("masks", str(tmp_path / "nowhere")))
+    assert "labels.csv" in one_line(call("masks", str(tmp_path)))
+    (tmp_path / "labels.csv").write_text("image,labels\na.jpg,dog\n")
+    assert "a.jpg" in one_line(call("masks", str(tmp_path)))
