@@ -11,11 +11,11 @@ __all__ = ['METHODS', 'MARKS', 'TASKS', 'PERCENT', 'METRIC', 'MISSING', 'VERDICT
            'page_table', 'published_rows', 'pivot_table', 'gain_table', 'gap_cell', 'model_table', 'claim_table',
            'claim_cell', 'encode_picture', 'encode_drawing', 'caption_of', 'embed_figures', 'figure_part', 'render',
            'section', 'cards_of', 'gain_cards', 'summary_section', 'skipped_sentence', 'home_of', 'gallery',
-           'result_sections', 'slug', 'csv_table', 'flat', 'pairs_table', 'making_section', 'notebook_links',
-           'facts_of', 'when', 'build_report', 'write_page', 'key_columns', 'compare_tables', 'compare_runs',
-           'compare_page', 'compare_sentences', 'side_parts', 'side_table', 'paired', 'side_figures']
+           'parent_of', 'result_sections', 'slug', 'csv_table', 'flat', 'pairs_table', 'making_section',
+           'notebook_links', 'facts_of', 'when', 'build_report', 'write_page', 'key_columns', 'compare_tables',
+           'compare_runs', 'compare_page', 'compare_sentences', 'side_parts', 'side_table', 'paired', 'side_figures']
 
-# %% ../nbs/16_report.ipynb #55d076ce
+# %% ../nbs/16_report.ipynb #59fe88b2
 import base64, io, json, math, re
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,7 +26,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-# %% ../nbs/16_report.ipynb #a594003c
+# %% ../nbs/16_report.ipynb #9af53d2c
 @dataclass
 class Run:
     "What a run folder holds: `info` is run.json, `tables` name -> DataFrame, `figures` and `notebooks` are paths, `problems` are sentences."
@@ -67,7 +67,7 @@ def natural(path):
     "Sort key that puts strip_10 after strip_9."
     return [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", Path(path).stem)]
 
-# %% ../nbs/16_report.ipynb #d2ab6d60
+# %% ../nbs/16_report.ipynb #af268ad3
 METHODS = dict(cam="raw CAM", caa_uniform="CAA with uniform attention", caa="CAA", crf="dense CRF", affinitynet="AffinityNet", pamr="PAMR",
                sams_slic="SAMS with SLIC masks", sams_felzenszwalb="SAMS with Felzenszwalb masks", sams="SAMS", bound="bound: true class of each mask")
 MARKS = dict(caa_uniform="control", bound="uses the ground truth", oracle="uses the ground truth")
@@ -121,7 +121,7 @@ def method_name(method):
     "The name of a method for people; an unknown one stays as it is."
     return METHODS.get(method, str(method).replace("_", " "))
 
-# %% ../nbs/16_report.ipynb #f6176e36
+# %% ../nbs/16_report.ipynb #b8818921
 def seed_rows(tables):
     "Rows of seeds.csv that hold a mean over classes (rows of single classes, if there are any, are dropped); None without the table."
     seeds = tables.get("seeds")
@@ -157,7 +157,7 @@ def listing(texts):
     "['a', 'b', 'c'] -> 'a, b and c'."
     return texts[0] if len(texts) == 1 else ", ".join(texts[:-1]) + " and " + texts[-1]
 
-# %% ../nbs/16_report.ipynb #eb1a7a00
+# %% ../nbs/16_report.ipynb #ccf307a6
 def seed_sentences(seeds):
     "What the seeds table says, in sentences: the best method of each task, SAMS against its rivals, fine against coarse."
     split, found = main_split(seeds), []
@@ -189,7 +189,7 @@ def short_of(measure, gap):
     "A gap in points if the measure is a percentage, else as a number."
     return f"{gap * 100:.1f} points" if METRIC.search(measure) else number(gap)
 
-# %% ../nbs/16_report.ipynb #833acf46
+# %% ../nbs/16_report.ipynb #6f2e7d2b
 VERDICTS = dict(holds=("good", "✓"), partly=("fair", "≈")) | {"does not hold": ("bad", "✗"), "undecided": ("fair", "?"), "not measured": ("none", "–")}
 
 
@@ -227,7 +227,7 @@ def claim_sentence(claims):
         if named: text += f"; {lead}: " + listing([f"“{c}”" for c in named])
     return text + "."
 
-# %% ../nbs/16_report.ipynb #f6ef1b7b
+# %% ../nbs/16_report.ipynb #c8f64a76
 @dataclass
 class Cell:
     "One table cell: text shown, value sorted by, length of its bar in per cent, colour tone, a mark beside the text, a link."
@@ -289,7 +289,7 @@ def published_rows(name, table):
     if "published" in table and pd.api.types.is_bool_dtype(table["published"]): return list(table["published"])
     return [str(name).startswith("published")] * len(table)
 
-# %% ../nbs/16_report.ipynb #8e2780a7
+# %% ../nbs/16_report.ipynb #be6091b1
 def pivot_table(seeds):
     "Seeds at a glance: a row for each method, a column for each task and split; the best measured method of a column is marked."
     splits = dict.fromkeys([main_split(seeds), *seeds["split"]])
@@ -364,7 +364,7 @@ def claim_cell(claim, value):
     if told and not told[1] and METRIC.search(claim) and re.fullmatch(r"\s*[+-]?\d*\.\d+\s*", str(value)): return Cell(percent(told[0]), told[0])
     return cell_of(value)
 
-# %% ../nbs/16_report.ipynb #de826f72
+# %% ../nbs/16_report.ipynb #bf878609
 def encode_picture(path, width):
     "A PNG file as (bytes, mime, (width, height)): at most `width` pixels wide; JPEG, or PNG if it has few colours and is smaller so."
     with Image.open(path) as opened: image = opened.convert("RGBA")
@@ -399,7 +399,7 @@ def caption_of(path):
     return path.stem.replace("_", " ").capitalize() + "."
 
 
-def embed_figures(figures, problems, budget=2_000_000):
+def embed_figures(figures, problems, budget=4_000_000):
     "Figures as parts of the page, path -> dict; narrower until all fit into `budget` bytes; those that cannot be read go to `problems`."
     for width in (1600, 1200, 900, 640):
         encoded, failed = {}, []
@@ -420,7 +420,7 @@ def figure_part(path, data, mime, size):
     return dict(id=f"figure-{path.stem}", uri=f"data:{mime};base64,{base64.b64encode(data).decode()}", size=size, caption=caption,
                 alt=f"Figure {path.stem.replace('_', ' ')}: {caption}", file=f"figures/{path.name}", label=f"figures/{path.name}", strip=size[0] > 2.2 * size[1])
 
-# %% ../nbs/16_report.ipynb #5f446b90
+# %% ../nbs/16_report.ipynb #0a14336d
 STYLE = """
 :root { color-scheme: light dark; --bg:#f6f7f9; --card:#fff; --ink:#1a2028; --soft:#515b67; --line:#dfe3e8; --link:#0a58a8; --band:#12304f; --band-ink:#fff;
   --band-soft:#c3d4e6; --bar:#a9c9ea; --hover:#f1f5f9; --good:#17663a; --good-bg:#e1f3e7; --bad:#a3231b; --bad-bg:#fce8e6; --fair:#7a4b00; --fair-bg:#fdf0d5;
@@ -480,7 +480,7 @@ footer { border-top: 1px solid var(--line); color: var(--soft); font-size: .9rem
   body { font-size: 10pt } nav, .skip, th button::after { display: none !important } .columns { display: block } .box, .tall, .picture { overflow: visible; max-height: none; background: none } figure, tr, .cards, .note { break-inside: avoid } h2, h3 { break-after: avoid } section { margin-bottom: 1.4rem } table { font-size: 8pt } th, td { padding: .2rem .35rem; white-space: normal !important; overflow-wrap: anywhere } .pill { padding: 0 } thead th, caption, .mark, .source { font-size: 7.5pt !important; overflow-wrap: normal } .wide td, .wide th, td.text, tbody th { min-width: 0 !important; max-width: none !important; position: static !important } th button { white-space: normal } .strip img { min-width: 0 } }
 """
 
-# %% ../nbs/16_report.ipynb #3ae93f4d
+# %% ../nbs/16_report.ipynb #00e2b561
 SCRIPT = """
 "use strict";
 const status = document.getElementById("status");
@@ -528,7 +528,7 @@ follow();
 addEventListener("beforeprint", () => document.querySelectorAll("details").forEach(d => d.open = true));
 """
 
-# %% ../nbs/16_report.ipynb #3b80b668
+# %% ../nbs/16_report.ipynb #ca30278c
 TEMPLATE = """
 {%- macro table(t) %}
 <div class="box{{ ' tall' if t.rows|length > 30 }}{{ ' wide' if t.wide|default(false) }}" role="region" aria-labelledby="{{ t.id }}" tabindex="0">
@@ -604,7 +604,7 @@ def section(id, title, lead="", parts=()):
     "A section of the page; parts that are None are left out."
     return dict(id=id, title=title, lead=lead, parts=[p for p in parts if p])
 
-# %% ../nbs/16_report.ipynb #f25382de
+# %% ../nbs/16_report.ipynb #42315c0f
 def cards_of(run, seeds):
     "The figures at the top of the page: best seeds, gains of SAMS, targets met, claims that hold (those that the run has)."
     cards = []
@@ -665,7 +665,7 @@ def skipped_sentence(skipped, most=5):
     named = "; ".join(f"{image} ({reason})" for image, reason in list(skipped.items())[:most])
     return [f"{number(len(skipped))} images were skipped: {named}{' and others' if len(skipped) > most else ''}."]
 
-# %% ../nbs/16_report.ipynb #9ca7a1de
+# %% ../nbs/16_report.ipynb #75f70122
 LEADS = dict(
     refiners="The same CAMs, refined in different ways.",
     ablations="One factor at a time, everything else as in the run.",
@@ -680,7 +680,7 @@ STRIPS, TRAINING = re.compile(r"strip"), re.compile(r"training|loss|curve")
 def home_of(figure, tables):
     "Name of the section a figure belongs to: its table (longest name that its own starts with), 'pictures', 'training' or 'figures'."
     owners = [t for t in tables if re.match(rf"{re.escape(t)}(_|$)", figure.stem)]
-    if owners: return max(owners, key=len)
+    if owners: return parent_of(max(owners, key=len), tables) or max(owners, key=len)
     if re.match(r"bars?(_|$)", figure.stem) and "seeds" in tables: return "seeds"
     return "pictures" if STRIPS.match(figure.stem) else "training" if TRAINING.match(figure.stem) else "figures"
 
@@ -690,19 +690,26 @@ def gallery(name, homes):
     return dict(kind="figures", figures=homes[name]) if homes.get(name) else None
 
 
+def parent_of(table, tables):
+    "The table whose section this one belongs to (`gallery_difficulty`: `gallery`), or None if it has its own."
+    owners = [t for t in tables if t != table and table.startswith(f"{t}_")]
+    return max(owners, key=len) if owners else None
+
+
 def result_sections(run, seeds, homes):
     "Sections of the results: claims, seeds, models, then all other tables, then pictures and training curves."
-    tables, sections = run.tables, []
+    tables, sections = {name: t for name, t in run.tables.items() if not name.startswith("claims_")}, []      # those are all in `claims`
+    children = lambda parent: [csv_table(t, tables[t], len(tables[t]) > 12) for t in tables if parent_of(t, tables) == parent]
     if "claims" in tables:
         lead = "Each claim, what this run found, and by how much. Expected figures were published by others, on other data; found ones were measured here."
         sections.append(section("claims", "Claims", lead, [claim_table(tables["claims"]), gallery("claims", homes)]))
     if "seeds" in tables:
         extra = [] if seeds is None or not len(seeds) else [pivot_table(seeds), gain_table(seeds)]
         lead = "Coarse seeds come from the classification task, fine seeds from the segmentation task that was trained on the coarse ones."
-        sections.append(section("seeds", "Seeds", lead if extra else "", extra + [gallery("seeds", homes), csv_table("seeds", tables["seeds"], bool(extra))]))
-    if "models" in tables: sections.append(section("models", "Models", "", [model_table(tables["models"]), gallery("models", homes)]))
-    others = [t for t in LEADS if t in tables] + [t for t in tables if t not in LEADS and t not in EXPECTED]
-    sections += [section(slug(t), t.replace("_", " ").capitalize(), LEADS.get(t, ""), [gallery(t, homes), csv_table(t, tables[t])]) for t in others]
+        sections.append(section("seeds", "Seeds", lead if extra else "", extra + [gallery("seeds", homes), csv_table("seeds", tables["seeds"], bool(extra)), *children("seeds")]))
+    if "models" in tables: sections.append(section("models", "Models", "", [model_table(tables["models"]), gallery("models", homes), *children("models")]))
+    others = [t for t in LEADS if t in tables] + [t for t in tables if t not in LEADS and t not in EXPECTED and not parent_of(t, tables)]
+    sections += [section(slug(t), t.replace("_", " ").capitalize(), LEADS.get(t, ""), [gallery(t, homes), csv_table(t, tables[t]), *children(t)]) for t in others]
     for name, title in (("pictures", "Pictures"), ("training", "Training"), ("figures", "More figures")):
         sections.append(section(name, title, "", [gallery(name, homes)]))
     return sections
@@ -719,7 +726,7 @@ def csv_table(name, table, fold=False, limit=1000):
     caption = f"{name.replace('_', ' ').capitalize()}: {rows}."
     return page_table(name, caption, table[:limit], source=f"tables/{name}.csv", fold=f"All rows of {name}.csv" if fold or len(table) > 60 else "")
 
-# %% ../nbs/16_report.ipynb #2c15e8d3
+# %% ../nbs/16_report.ipynb #61a7ddc1
 def flat(values, prefix=""):
     "A nested dict as a flat one: {'a': {'b': 1}} -> {'a.b': 1}; lists become text."
     if not isinstance(values, dict): return {prefix or "value": values}
@@ -765,7 +772,7 @@ def notebook_links(run):
 
 def facts_of(info):
     "The line under the title: when, how long, which commit, on how many cores."
-    facts = []
+    facts = ["quick run: fewer pictures and iterations"] if info.get("quick") else []
     if info.get("started"): facts.append(when(info["started"]))
     if info.get("seconds") is not None: facts.append(f"took {duration(info['seconds'])}")
     if info.get("commit"): facts.append(f"commit {str(info['commit'])[:10]}" + (" with uncommitted changes" if info.get("dirty") else ""))
@@ -781,7 +788,7 @@ def when(started):
     except ValueError: return str(started)
     return f"{moment.day} {moment:%B %Y, %H:%M}"
 
-# %% ../nbs/16_report.ipynb #d84e9675
+# %% ../nbs/16_report.ipynb #53a3e6d1
 def build_report(run, title=None):
     """Write `<run>/report.html`, one page that needs nothing else, and return its path.
 
@@ -804,7 +811,7 @@ def write_page(path, page):
     part.write_text(page, encoding="utf-8")
     return part.replace(path)
 
-# %% ../nbs/16_report.ipynb #e8e04052
+# %% ../nbs/16_report.ipynb #d2b84166
 TEXT_VALUES = {"comment", "expected", "found", "holds", "value", "source", "by_how_much", "chosen_on", "target"}
 
 
@@ -848,7 +855,7 @@ def compare_runs(run_a, run_b, page=None):
     if page is not None: write_page(page, compare_page(a, b, table))
     return table
 
-# %% ../nbs/16_report.ipynb #29847381
+# %% ../nbs/16_report.ipynb #782bb120
 def compare_page(a, b, table):
     "The page of two runs side by side, as text: `a` and `b` are Runs, `table` is what `compare_runs` found."
     names = [r.path.resolve().name for r in (a, b)]
