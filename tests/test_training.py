@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from fmwsss.training import Batch, TrainingDiverged, batch_indices, classification_loss, fit, learning_rate, segmentation_loss
+from fmwsss.training import AugmentedViews, Batch, TrainingDiverged, batch_indices, classification_loss, fit, learning_rate, segmentation_loss
 from fmwsss.models import load_clip
 from fmwsss.prompts import PromptLearner
 
@@ -90,3 +90,105 @@ def train_loss(clip, step):
 
 def test_unknown_optimizer(clip):
     with pytest.raises(ValueError, match="sgd"): train(clip, optimizer="adamx")
+
+
+# ---- precision, log, shares of several processes
+
+@pytest.mark.parametrize("loss", [classification_loss, segmentation_loss])
+def test_bfloat16_trains_nearly_as_float32(clip, loss):
+    exact, half = (train(clip, loss, steps=4, lr=0.01, precision=p) for p in ("float32", "bfloat16"))
+    assert half[0].ctx.dtype == torch.float32 and torch.isfinite(half[0].ctx).all() and not torch.equal(half[0].ctx, exact[0].ctx)
+    assert half[1][0][1] == pytest.approx(exact[1][0][1], rel=0.05)
+
+
+def test_float16_needs_a_gpu_and_names_are_checked(clip):
+    with pytest.raises(ValueError, match="bfloat16 or float32 on a CPU"): train(clip, precision="float16")
+    with pytest.raises(ValueError, match="float32, bfloat16, float16"): train(clip, precision="fp8")
+
+
+def test_the_log_has_every_iteration_once_also_after_a_resume(clip, tmp_path):
+    calls = iter(range(99))
+    def interrupted(clip, learner, batch):
+        if next(calls) == 5: raise KeyboardInterrupt
+        return classification_loss(clip, learner, batch)
+    with pytest.raises(KeyboardInterrupt): train(clip, interrupted, checkpoint=tmp_path / "p.pt", save_every=2)
+    _, history = train(clip, checkpoint=tmp_path / "p.pt", save_every=2)
+    rows = (tmp_path / "p.pt.csv").read_text().splitlines()
+    assert rows[0] == "iteration,loss,learning_rate" and [int(r.split(",")[0]) for r in rows[1:]] == list(range(8))
+    assert [float(r.split(",")[1]) for r in rows[1:]] == [h[1] for h in history]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["p.pt", "p.pt.csv"]
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(clip, tmp_path, monkeypatch):
+    train(clip, steps=2, checkpoint=tmp_path / "p.pt")
+    before = (tmp_path / "p.pt").read_bytes()
+    def full(state, file):
+        open(file, "wb").write(b"half")
+        raise OSError(28, "No space left on device")
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError): train(clip, steps=4, checkpoint=tmp_path / "p.pt", save_every=1)
+    assert (tmp_path / "p.pt").read_bytes() == before and sorted(p.name for p in tmp_path.iterdir()) == ["p.pt", "p.pt.csv"]
+
+
+def test_a_damaged_checkpoint_is_named(clip, tmp_path):
+    (tmp_path / "p.pt").write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="p.pt is damaged.*delete it"): train(clip, checkpoint=tmp_path / "p.pt")
+
+
+def test_the_classification_step_computes_no_cam(clip, monkeypatch):
+    from fmwsss import training
+    def forbidden(*a, **k): raise AssertionError("a CAM was computed")
+    monkeypatch.setattr(training, "softmax_gradcam", forbidden)
+    train(clip, steps=2)
+    with pytest.raises(AssertionError): train(clip, segmentation_loss, steps=2)
+
+
+@pytest.mark.parametrize("loss, settings", [(classification_loss, {}), (classification_loss, dict(reduce="sample_mean")), (segmentation_loss, {})])
+@pytest.mark.parametrize("world", [2, 3])
+def test_weighted_shares_are_the_whole(clip, loss, settings, world):
+    source = Fixed(clip)
+    source.labels[:5, 1], source.labels[6] = 1, 1                        # several classes; one image with all of them, which has no rival
+    source.seeds[3, :, :4] = 255
+    def gradient(share):
+        learner = PromptLearner(clip, NAMES, n_ctx=4, seed=0)
+        i = np.arange(8)[share]
+        value, weight = loss(clip, learner, source(i, None), **settings)
+        value.backward()
+        return float(value), learner.ctx.grad, float(weight)
+    whole, parts = gradient(slice(None)), [gradient(slice(k, None, world)) for k in range(world)]
+    total = sum(w for *_, w in parts)
+    assert total == whole[2] and sum(v * w for v, _, w in parts) / total == pytest.approx(whole[0], rel=1e-4)
+    torch.testing.assert_close(sum(g * w for _, g, w in parts) / total, whole[1], rtol=1e-3, atol=1e-6 * float(whole[1].abs().max()) + 1e-9)
+
+
+# ---- augmented views
+
+class Pictures:
+    "Pictures of different sizes with labels."
+    def __len__(self): return 6
+    def image(self, i): return np.random.default_rng(i).integers(0, 256, (60 + i, 90 - i, 3), dtype=np.uint8)
+    def labels(self, i): return np.eye(3, dtype=np.uint8)[i % 3]
+
+
+def augmented(clip, tokens=False):
+    label = lambda i: np.random.default_rng(i).integers(0, 4, (60 + i, 90 - i)).astype(np.uint8)
+    return AugmentedViews(clip, Pictures(), label if tokens else None, tokens=tokens, size=64, scale=(80, 120), short_min=64)
+
+
+@pytest.mark.parametrize("tokens", [False, True])
+def test_augmented_views_are_a_function_of_the_draw_and_can_be_shared(clip, tokens):
+    views, i = augmented(clip, tokens), np.arange(4)
+    first, again, other = (views(i, np.random.default_rng(s)) for s in (0, 0, 1))
+    part = views(i, np.random.default_rng(0), share=slice(1, None, 2))
+    name = "tokens" if tokens else "features"
+    assert torch.equal(getattr(first, name), getattr(again, name)) and not torch.equal(getattr(first, name), getattr(other, name))
+    torch.testing.assert_close(getattr(part, name), getattr(first, name)[1::2], rtol=1e-4, atol=1e-4)
+    assert first.grid == (8, 8) and (not tokens or (part.seeds == first.seeds[1::2]).all() and first.seeds.shape == (4, 64, 64))
+
+
+@pytest.mark.parametrize("loss", [classification_loss, segmentation_loss])
+def test_augmented_views_train_with_accumulation(clip, loss):
+    learner = PromptLearner(clip, NAMES, n_ctx=4, seed=0)
+    start = learner.ctx.detach().clone()
+    history = fit(learner, augmented(clip, loss is segmentation_loss), partial(loss, clip), steps=3, batch_size=2, accumulate=2, lr=0.1, progress=False)
+    assert len(history) == 3 and np.isfinite([h[1] for h in history]).all() and not torch.equal(learner.ctx, start)
