@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['KEEP_MEMORY', 'benchmarks_folder', 'load_preset', 'parse_settings', 'merge', 'library_digest', 'run_notebook',
-           'execute', 'kernel_environment', 'quiet_logs', 'snapshot', 'read_json', 'git_commit', 'versions', 'machine',
-           'parameters_of', 'collect_claims', 'reproduce', 'describe']
+           'execute', 'in_one_line', 'kernel_environment', 'quiet_logs', 'snapshot', 'read_json', 'git_commit',
+           'versions', 'machine', 'parameters_of', 'alone_in', 'collect_claims', 'reproduce', 'run_all', 'describe']
 
-# %% ../nbs/17_runner.ipynb #080e52a6
-import contextlib, importlib.metadata, json, os, platform, subprocess, sys, time
+# %% ../nbs/17_runner.ipynb #08e51a61
+import contextlib, importlib.metadata, json, os, platform, re, subprocess, sys, time
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import yaml
 from .pipeline import PACKAGE, digest, file_digest, write_atomic
 from .report import build_report
 
-# %% ../nbs/17_runner.ipynb #ae4e17bc
+# %% ../nbs/17_runner.ipynb #c1356156
 def benchmarks_folder():
     "The folder with the benchmark notebooks: of this checkout, or ./benchmarks. Raises FileNotFoundError."
     for folder in (PACKAGE.parent / "benchmarks", Path("benchmarks").resolve()):
@@ -61,7 +61,7 @@ def merge(parameters, changes, where="preset"):
         merged[key] = merge(parameters[key], value, f"{where}.{key}") if both else value
     return merged
 
-# %% ../nbs/17_runner.ipynb #505ff72b
+# %% ../nbs/17_runner.ipynb #1b99edee
 def library_digest():
     "Short hash of the library's code and packaged weights."
     folder = PACKAGE
@@ -100,8 +100,18 @@ def execute(source, target, parameters, progress):
         with quiet_logs(), kernel_environment():
             papermill.execute_notebook(str(source), str(target), parameters, kernel_name="python3", progress_bar=False, cwd=str(Path.cwd()),
                                        extra_arguments=["--IPKernelApp.log_level=50"], **streams)
-    except papermill.PapermillExecutionError as problem: return f"{problem.ename}: {problem.evalue}"
-    except Exception as problem: return f"{type(problem).__name__}: {problem}"
+    except papermill.PapermillExecutionError as problem: return in_one_line(problem.ename, problem.evalue)
+    except Exception as problem: return in_one_line(type(problem).__name__, problem)
+
+
+def in_one_line(kind, text):
+    "An error in one line; where it is for want of memory or disk, with the remedy."
+    text = " ".join(str(text).split())
+    if kind == "BrokenProcessPool": return f"a worker process died ({text}), most likely for want of memory: set workers=1, then run the same command"
+    if kind == "MemoryError" or re.search("out of memory|can't allocate memory|DeadKernel", f"{kind} {text}"):
+        return f"out of memory ({kind}: {text}): close other programs, lower workers or batch_size, then run the same command; what is done stays"
+    if re.search(r"No space left|Errno 28|Disk quota", text): return f"the disk is full ({text}): free some space, then run the same command; what is done stays"
+    return f"{kind}: {text}"
 
 
 # glibc gives each large tensor's memory back to the system and asks for it again: on a CPU a quarter of SAM's time. These keep it.
@@ -139,7 +149,7 @@ def read_json(path):
     try: return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError): return {}
 
-# %% ../nbs/17_runner.ipynb #ffb52100
+# %% ../nbs/17_runner.ipynb #dbb2cb75
 def git_commit(folder):
     "Commit of a checkout and whether files differ from it -> (hash or None, bool)."
     try:
@@ -173,6 +183,18 @@ def parameters_of(preset, quick=False, changes=None):
     return merge(merge(parameters, fewer if quick else {}), changes or {})
 
 
+@contextlib.contextmanager
+def alone_in(out):
+    "Hold a run folder while running in it; raises ValueError if another run holds it. A killed run lets go."
+    from filelock import FileLock, Timeout
+    out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / ".lock")
+    try: lock.acquire(timeout=0)
+    except Timeout: raise ValueError(f"another run is going on in {out}: wait for it, or give this one another folder with --out") from None
+    try: yield
+    finally: lock.release()
+
+
 def collect_claims(out, notebooks):
     "tables/claims_<notebook>.csv of all notebooks, in their order -> tables/claims.csv."
     files = [f for f in (out / "tables" / f"claims_{n}.csv" for n in notebooks) if f.exists()]
@@ -184,15 +206,16 @@ def reproduce(preset, notebooks, out=None, only=(), changes=None, quick=False, p
     """Run benchmark notebooks with a preset into folder `out` (default runs/<preset>) -> dictionary written to run.json.
 
     notebooks: names in order; only: run just these; changes: parameters laid over the preset; quick: lay the preset's group `quick` over it."""
-    folder, started, begin = benchmarks_folder(), datetime.now(timezone.utc), time.perf_counter()
-    parameters = parameters_of(preset, quick, changes)
-    name = Path(preset).stem
-    out = Path(out or Path("runs") / name).resolve()
-    commit, dirty = git_commit(folder)
+    parameters, out = parameters_of(preset, quick, changes), Path(out or Path("runs") / Path(preset).stem).resolve()
     unknown = set(only) - set(notebooks)
     if unknown: raise ValueError(f"no notebook {', '.join(sorted(unknown))}; there are: {', '.join(notebooks)}")
-    out.mkdir(parents=True, exist_ok=True)
-    results = []
+    with alone_in(out): return run_all(preset, notebooks, out, only, parameters, quick, progress)
+
+
+def run_all(preset, notebooks, out, only, parameters, quick, progress):
+    "The notebooks one after the other, then the record and the page; a failing one does not stop the others."
+    folder, started, begin, results = benchmarks_folder(), datetime.now(timezone.utc), time.perf_counter(), []
+    (commit, dirty), name = git_commit(folder), Path(preset).stem
     for notebook in notebooks:
         if only and notebook not in only:                              # keep what an earlier run of it left
             results += [dict(r, reused=True) for r in [read_json(out / "records" / f"{notebook}.done.json").get("result")] if r]
