@@ -6,7 +6,7 @@
 __all__ = ['parse_runs', 'Masks', 'generate_masks', 'rock_sand_water', 'label_masks', 'join', 'felzenszwalb_masks', 'slic_masks',
            'oracle_labels']
 
-# %% ../nbs/09_superpixels.ipynb #546cd221
+# %% ../nbs/09_superpixels.ipynb #4bd5819c
 import lzma
 import os
 import zipfile
@@ -22,7 +22,7 @@ from segment_anything.utils import amg
 from skimage.segmentation import felzenszwalb, slic
 from torchvision.ops import nms
 
-# %% ../nbs/09_superpixels.ipynb #c922f8e2
+# %% ../nbs/09_superpixels.ipynb #9179ea68
 def parse_runs(counts, n_pixels):
     """Compressed COCO run lengths of S masks of `n_pixels` -> (start, end, owner): mask `owner[i]` covers column-major pixels start[i]:end[i].
 
@@ -51,7 +51,7 @@ def parse_runs(counts, n_pixels):
     on = (place % 2 == 1) & (value > 0)
     return end[on] - value[on], end[on], owner[on]
 
-# %% ../nbs/09_superpixels.ipynb #80d8400d
+# %% ../nbs/09_superpixels.ipynb #7a91020d
 @dataclass
 class Masks:
     """S possibly overlapping masks of one image as COCO run lengths.
@@ -156,7 +156,7 @@ class Masks:
         counts = counts if len(level) else []
         return cls([{'size': size.tolist(), 'counts': c} for c in counts], level, *quality, size)
 
-# %% ../nbs/09_superpixels.ipynb #0883cecd
+# %% ../nbs/09_superpixels.ipynb #0ed5300d
 def _few_to_many(a, few, keys, values):
     "SAM's attention `a` of T tokens (B, T, D) to L (B or 1, L, D): queries are carried to the space of the keys, the many are never projected."
     split = lambda linear: linear.weight.unflatten(0, (a.num_heads, -1))                       # heads, width, D
@@ -189,7 +189,16 @@ def _two_way(t, image, positions, tokens):
         keys = layer.norm4(keys + _many_to_few(layer.cross_attn_image_to_token, keys + pe, q + tokens, q))
     return t.norm_final_attn(q + _few_to_many(t.final_attn_token_to_image, q + tokens, keys + pe, keys)), keys
 
-# %% ../nbs/09_superpixels.ipynb #8f683b39
+# %% ../nbs/09_superpixels.ipynb #9a088715
+def _upscale(decoder, tokens):
+    """Image tokens (B, L, D) through SAM's output upscaling, channels last: (B, L, 4, 4, C), L x (2 x 2 halves) x (2 x 2 quarters).
+
+    A transposed convolution with kernel and stride 2 is one matrix for every token; pixels are put in order only in the finished masks."""
+    first, norm, act, second, last_act = decoder.output_upscaling
+    spread = lambda conv, x: (x @ conv.weight.permute(0, 2, 3, 1).flatten(1)).unflatten(-1, (4, -1)) + conv.bias
+    x = torch.layer_norm(spread(first, tokens), norm.weight.shape, norm.weight, norm.bias, norm.eps)
+    return last_act(spread(second, act(x)))
+
 @torch.no_grad()
 def _decode_points(sam, features, points, keep):
     """SAM's mask decoder on `points` (B, 2), but only what `keep(iou (B, 3)) -> bool (B, 3)` wants is ever upscaled.
@@ -204,13 +213,19 @@ def _decode_points(sam, features, points, keep):
     iou = d.iou_prediction_head(hidden[:, 0])[:, 1:]
     wanted = keep(iou)
     rows = wanted.any(1)
-    up = d.output_upscaling(image[rows].transpose(1, 2).unflatten(2, features.shape[-2:]))
+    (h, w), up = features.shape[-2:], _upscale(d, image[rows]).flatten(1, 3)
     mlps = list(d.output_hypernetworks_mlps)[1:]
     weights = torch.stack([f(hidden[rows, i + 2]) for i, f in enumerate(mlps)], 1)
-    logits = (weights @ up.flatten(2)).unflatten(2, up.shape[-2:])
+    logits = (weights @ up.mT).view(len(up), 3, h, w, 2, 2, 2, 2).permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(len(up), 3, 4 * h, 4 * w)
     return logits[wanted[rows]], iou[wanted], wanted.flatten().nonzero()[:, 0]
 
-# %% ../nbs/09_superpixels.ipynb #675d4d23
+# %% ../nbs/09_superpixels.ipynb #d140a8b4
+def _full_size(sam, logits, input_size, size):
+    "`Sam.postprocess_masks` for logits (M, h, w): to the model's input, padding cut off, to `size` (H, W) unless it is that already."
+    grow = lambda x, size: torch.nn.functional.interpolate(x[:, None], size, mode='bilinear', align_corners=False)[:, 0]
+    x = grow(logits, (sam.image_encoder.img_size,) * 2)[:, :input_size[0], :input_size[1]]
+    return x if tuple(input_size) == tuple(size) else grow(x, size)
+
 def _stability(logits, threshold, offset):
     "IoU of the masks cut `offset` above and below `threshold`: logits (M, H, W) -> (M,), nan for a mask that is empty at both."
     count = lambda cut: torch.tensor([np.count_nonzero(m) for m in (logits > cut).cpu().numpy()])
@@ -221,7 +236,7 @@ def _box(mask):
     x, y, w, h = cv2.boundingRect(mask.view(np.uint8))
     return [x, y, x + w - 1, y + h - 1]
 
-# %% ../nbs/09_superpixels.ipynb #58e60f08
+# %% ../nbs/09_superpixels.ipynb #67641ae9
 @torch.no_grad()
 def _crop_masks(predictor, image, crop, grid, batch, iou_thresh, stability_thresh, offset, nms_thresh, iou_bonus, nms_bonus):
     """The masks of one crop (x0, y0, x1, y1) after its own NMS: dense masks of the whole image, boxes, predicted IoU, stability, level.
@@ -237,7 +252,7 @@ def _crop_masks(predictor, image, crop, grid, batch, iou_thresh, stability_thres
     for p in points.split(batch):
         low, iou, flat = _decode_points(sam, predictor.features, p, wanted)
         for logits, iou, flat in zip(low.split(16), iou.split(16), flat.split(16)):
-            logits = sam.postprocess_masks(logits[:, None], predictor.input_size, (h, w))[:, 0]
+            logits = _full_size(sam, logits, predictor.input_size, (h, w))
             stability = _stability(logits, sam.mask_threshold, offset)
             masks = (logits > sam.mask_threshold).cpu().numpy()
             box = torch.tensor([_box(m) for m in masks], dtype=torch.long).view(-1, 4)
@@ -252,7 +267,7 @@ def _crop_masks(predictor, image, crop, grid, batch, iou_thresh, stability_thres
     for m, i in zip(dense, keep.tolist()): m[y0:y1, x0:x1] = np.unpackbits(bits[i], count=h * w).reshape(h, w)
     return dense, rows[keep]
 
-# %% ../nbs/09_superpixels.ipynb #9a0464cc
+# %% ../nbs/09_superpixels.ipynb #123b3895
 def _remove_small(masks, area, nms_thresh):
     "Fill holes and drop islands below `area` pixels; then NMS that prefers untouched masks. Returns (masks, kept indices)."
     out, untouched = masks.copy(), torch.ones(len(masks))
@@ -262,7 +277,7 @@ def _remove_small(masks, area, nms_thresh):
         untouched[i] = not (filled or cut)
     return out, nms(torch.tensor([_box(m) for m in out]).view(-1, 4).float(), untouched, nms_thresh)
 
-# %% ../nbs/09_superpixels.ipynb #a6018495
+# %% ../nbs/09_superpixels.ipynb #3f7b887d
 def generate_masks(sam, image, points_per_side=32, pred_iou_thresh=0.86, stability_thresh=0.92, stability_offset=1.0, box_nms_thresh=0.7,
                    crop_layers=1, crop_nms_thresh=0.7, crop_overlap=512 / 1500, crop_points_downscale=2, min_region_area=100,
                    whole_iou_bonus=0.1, whole_nms_bonus=1.0, points_per_batch=64):
@@ -290,7 +305,7 @@ def generate_masks(sam, image, points_per_side=32, pred_iou_thresh=0.86, stabili
         masks, rows = masks[keep.numpy()], rows[keep]
     return Masks.from_dense(masks, rows[:, 6].long(), rows[:, 4], rows[:, 5])
 
-# %% ../nbs/09_superpixels.ipynb #a2c1c998
+# %% ../nbs/09_superpixels.ipynb #91677a03
 def rock_sand_water(masks, thresh=0.3, indices=False):
     """Fill the jar with rocks (wholes), then sand (parts), then water (subparts): keep a mask only if every mask kept from
     higher levels covers less than `thresh` of its area.
@@ -301,15 +316,15 @@ def rock_sand_water(masks, thresh=0.3, indices=False):
     for level in np.unique(masks.level)[::-1]:
         new = np.flatnonzero(masks.level == level)
         rocks = kept[np.argsort(-area[kept], kind='stable')]        # the largest bury most: few candidates reach the rest
-        for i in range(0, len(rocks), 4):
+        for i in range(0, len(rocks), 2):
             if not len(new): break
-            some = rocks[i:i + 4]
+            some = rocks[i:i + 2]
             covered = coco.iou([masks.rles[j] for j in new], [masks.rles[j] for j in some], np.ones(len(some), np.uint8))
             new = new[covered.max(1) < thresh]
         kept = np.r_[kept, new]
     return kept if indices else masks[kept]
 
-# %% ../nbs/09_superpixels.ipynb #32d2f392
+# %% ../nbs/09_superpixels.ipynb #f4305ae6
 def label_masks(labels, level=2):
     "A label map (H, W) as `Masks`, one for each label, all of one level."
     return Masks.from_dense(labels == np.unique(labels)[:, None, None], np.full(len(np.unique(labels)), level))
@@ -318,7 +333,7 @@ def join(*parts):
     "Several `Masks` of one image as one."
     return Masks(sum((p.rles for p in parts), []), *(np.concatenate([getattr(p, k) for p in parts]) for k in ('level', 'iou', 'stability')), parts[0].size)
 
-# %% ../nbs/09_superpixels.ipynb #365bb0d4
+# %% ../nbs/09_superpixels.ipynb #209ec2a1
 def felzenszwalb_masks(image, scales=((60, 20), (200, 60), (600, 150)), sigma=0.6):
     """Classical superpixels of `image` (H, W, 3) uint8 at three scales, finest first, as levels 0, 1, 2: `Masks`.
 
@@ -328,7 +343,7 @@ def felzenszwalb_masks(image, scales=((60, 20), (200, 60), (600, 150)), sigma=0.
     cut = lambda scale, size: felzenszwalb(image, scale=scale * f, sigma=sigma, min_size=round(size * f))
     return join(*(label_masks(cut(*s), level) for level, s in enumerate(scales)))
 
-# %% ../nbs/09_superpixels.ipynb #537e85c5
+# %% ../nbs/09_superpixels.ipynb #809d773b
 def slic_masks(image, scales=(400, 100, 25), compactness=20., sigma=0.):
     """SLIC superpixels of `image` (H, W, 3) uint8 at three scales, finest first, as levels 0, 1, 2: `Masks`.
 
@@ -337,7 +352,7 @@ def slic_masks(image, scales=(400, 100, 25), compactness=20., sigma=0.):
     cut = lambda pieces: slic(image, n_segments=pieces, compactness=compactness, sigma=sigma, start_label=0)
     return join(*(label_masks(cut(pieces), level) for level, pieces in enumerate(scales)))
 
-# %% ../nbs/09_superpixels.ipynb #578d04ed
+# %% ../nbs/09_superpixels.ipynb #c9f5c2e1
 def oracle_labels(masks, truth, ignore=255):
     """The true class of every mask, the most frequent label of `truth` (H, W) in it: (labels (S,), purity (S,)).
 
