@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 NICE    = OMP_NUM_THREADS=1
 
-.PHONY: reproduce three-seeds test test-notebooks test-browser lab course site pretrain readme export clean help
+.PHONY: test-faults reproduce three-seeds test test-notebooks test-browser lab course site pretrain readme export clean help
 
 help:
 	@echo "make reproduce   the whole method on the drawn VOC: tables, figures and a page in runs/minivoc (no download, no GPU)"
@@ -76,3 +76,7 @@ test-browser: $(VENV)/installed
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && apt-get install -y -qq chromium chromium-driver; \
 	  else echo "Chromium and its driver are needed: sudo apt-get install chromium chromium-driver" >&2; exit 1; fi; fi
 	$(NICE) $(BIN)/python -m pytest tests/browser -m browser -q -rs
+
+# Kills a run twenty times, puts faults in, gives any bytes to the parsers; the last line counts them.
+test-faults: $(VENV)/installed
+	$(NICE) $(BIN)/python -m pytest tests -m "fault or kill" -q

@@ -84,6 +84,7 @@ def test_train_aug_is_made_from_its_folder_without_a_list(tmp_path):
     assert VOCDataset(tmp_path, "train_aug").ids == ["a", "b", "c"]
 
 
+@pytest.mark.fault
 def test_names_with_spaces_unicode_and_brackets(tmp_path):
     names = ["my photo 1", "größe", "東京 (2)", "a.b"]
     voc(tmp_path, names)
@@ -160,6 +161,7 @@ def test_tables_of_all_kinds(tmp_path, encoding, rows):
     ("image,labels\n,sofa\n", ["line 2", "file name"]), ("image,labels\n../2.png,sofa\n", ["line 2", "out of"]), ("image,labels\n/etc/passwd,sofa\n", ["out of"]),
     ("image,labels\nC:\\x.png,sofa\n", ["out of"]), ("image,labels\n2,\n", ["no class"]), ("image,labels\n2.png,sofa\n2,sofa\n", ["rename"]),
     ("image,labels\nnothere.png,sofa\n", ["nothere.png", "line"]), ("image,labels\n\"2,sofa\n", ["line"])])
+@pytest.mark.fault
 def test_bad_tables(tmp_path, rows, parts):
     with pytest.raises(DataError) as error: FolderDataset(folder(tmp_path, rows))
     one_line(error, "labels.csv", *parts)
@@ -180,12 +182,14 @@ def test_what_minivoc_writes_can_be_read(tmp_path):
     assert (status("minivoc", tmp_path).state == "complete").all()
 
 
+@pytest.mark.fault
 def test_unknown_class_suggests_the_nearest(tmp_path):
     (tmp_path / "t.csv").write_text("image,labels\na,cat\nb,dgo\n")
     with pytest.raises(DataError) as error: read_labels(tmp_path / "t.csv", VOC_CLASSES)
     one_line(error, "t.csv", "line 3", "'dgo'", "'dog'")
 
 
+@pytest.mark.fault
 def test_missing_table_and_folder(tmp_path):
     with pytest.raises(MissingData) as error: FolderDataset(tmp_path)
     one_line(error, "labels.csv", "image,labels")
@@ -197,6 +201,7 @@ def test_missing_table_and_folder(tmp_path):
 @pytest.mark.parametrize("lines, parts", [
     ("", ["no image"]), ("\n \n", ["no image"]), ("a\nb\na\n", ["line 3", "'a'", "line 1"]), ("a\n../b\n", ["line 2", "out of"]), ("/a\n", ["out of"]),
     ("a\\..\\b\n", ["out of"])])
+@pytest.mark.fault
 def test_bad_lists(tmp_path, lines, parts):
     (tmp_path / "x.txt").write_text(lines)
     with pytest.raises(DataError) as error: read_list(tmp_path / "x.txt")
@@ -209,6 +214,7 @@ def test_lists_of_all_kinds(tmp_path):
         assert read_list(tmp_path / "x.txt") == ["a b", "ü"]
 
 
+@pytest.mark.fault
 def test_list_names_a_missing_image_mask_or_split(tmp_path):
     voc(tmp_path)
     list_file = tmp_path / "ImageSets/Segmentation/train.txt"
@@ -224,6 +230,7 @@ def test_list_names_a_missing_image_mask_or_split(tmp_path):
     one_line(error, "out of")
 
 
+@pytest.mark.fault
 def test_empty_folders(tmp_path):
     with pytest.raises(MissingData) as error: VOCDataset(tmp_path, "train")
     one_line(error, "train.txt", "none")
@@ -237,6 +244,7 @@ def test_empty_folders(tmp_path):
 
 @pytest.mark.parametrize("mode, suffix", [("1", "png"), ("L", "png"), ("P", "gif"), ("LA", "png"), ("RGBA", "png"), ("CMYK", "jpg"), ("YCbCr", "jpg"), ("I;16", "png"),
                                           ("F", "tif"), ("RGB", "webp"), ("RGB", "bmp")])
+@pytest.mark.fault
 def test_every_mode_becomes_rgb(tmp_path, mode, suffix):
     ramp = np.tile(np.linspace(0, 255, 32, dtype=np.uint8), (24, 1))
     if mode == "I;16": image = Image.fromarray((ramp.astype(np.uint16) * 257))
@@ -255,6 +263,7 @@ def test_transparent_pixels_are_white(tmp_path):
 
 
 @pytest.mark.parametrize("orientation, turned", [(1, False), (3, False), (6, True), (8, True), (5, True)])
+@pytest.mark.fault
 def test_exif_rotation(tmp_path, orientation, turned):
     exif = Image.Exif(); exif[0x0112] = orientation
     for suffix in ("jpg", "png"):
@@ -264,6 +273,7 @@ def test_exif_rotation(tmp_path, orientation, turned):
     if orientation == 3: assert (image == picture()[::-1, ::-1]).all()
 
 
+@pytest.mark.fault
 def test_animated_images_give_their_first_frame_and_a_warning(tmp_path):
     frames = [Image.fromarray(np.full((16, 16, 3), value, np.uint8)) for value in (10, 200)]
     for suffix in ("gif", "webp", "png"):
@@ -289,6 +299,7 @@ def flipped_bits(path):
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "webp", "tif", "bmp"])
 @pytest.mark.parametrize("spoil", [truncated, lambda p: p.write_bytes(b""), lambda p: p.write_text("<html>not found</html>"), lambda p: p.mkdir()])
+@pytest.mark.fault
 def test_damaged_images(tmp_path, suffix, spoil):
     path = tmp_path / f"x.{suffix}"
     spoil(path)
@@ -296,12 +307,14 @@ def test_damaged_images(tmp_path, suffix, spoil):
     one_line(error, path)
 
 
+@pytest.mark.fault
 def test_png_with_wrong_bits(tmp_path):
     flipped_bits(tmp_path / "x.png")
     with pytest.raises(DataError) as error: read_image(tmp_path / "x.png")
     one_line(error, "x.png", "damaged")
 
 
+@pytest.mark.fault
 def test_tiny_and_huge_images(tmp_path):
     Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
     with pytest.raises(DataError) as error: read_image(tmp_path / "dot.png")
@@ -327,6 +340,7 @@ def test_find_faults_names_all_and_goes_on(tmp_path):
 
 # ---- wrong masks
 
+@pytest.mark.fault
 def test_wrong_masks(tmp_path):
     data, path = VOCDataset(voc(tmp_path), "train"), tmp_path / "SegmentationClass/2007_000032.png"
     save_label(path, np.zeros((10, 32), np.uint8))
@@ -346,6 +360,7 @@ def test_wrong_masks(tmp_path):
     one_line(error, path)
 
 
+@pytest.mark.fault
 def test_a_mask_must_fit_the_upright_image(tmp_path):
     data = VOCDataset(voc(tmp_path), "train")
     exif = Image.Exif(); exif[0x0112] = 6
@@ -488,11 +503,13 @@ def set_to(*path, value):
     (set_to("categories", 0, "name", value="tooth brush"), ["other classes", "tooth brush"]), (lambda c: c.pop("images"), ["damaged"]), (lambda c: c["annotations"][0].pop("area"), ["damaged"]),
     (set_to("annotations", 0, "category_id", value=91), ["damaged"]), (set_to("images", 0, "file_name", value="../../x.jpg"), ["out of"]),
     (set_to("images", 0, "file_name", value="other.jpg"), ["1 of 2 images", "other"]), (lambda c: c.update(annotations=[]), ["no image with objects"])])
+@pytest.mark.fault
 def test_wrong_annotations(tmp_path, spoil, parts):
     with pytest.raises(DataError) as error: COCODataset(coco(tmp_path, spoil=spoil), "val2014")
     one_line(error, "instances_val2014.json", *parts)
 
 
+@pytest.mark.fault
 def test_other_coco_faults(tmp_path):
     with pytest.raises(MissingData) as error: COCODataset(tmp_path, "val2014")
     one_line(error, "val2014.zip")
@@ -596,6 +613,7 @@ def md5(content):
     return "md5:" + hashlib.md5(content).hexdigest()
 
 
+@pytest.mark.fault
 def test_download_goes_on_where_it_broke(tmp_path, server):
     server.content, server.limit = zipped("train2014/a.jpg", "train2014/b.jpg"), 200_000
     archives = [(server.url, md5(server.content), len(server.content), {"train2014": 2})]
@@ -609,6 +627,7 @@ def test_download_goes_on_where_it_broke(tmp_path, server):
     assert len(server.asked) == 2                                       # complete: the network is not asked again
 
 
+@pytest.mark.fault
 def test_download_with_a_wrong_checksum_leaves_nothing(tmp_path, server):
     server.content = zipped("a.jpg")
     with pytest.raises(DataError) as error: download("coco2014", tmp_path, [(server.url, md5(b""), None, {"train2014": 2})], progress=False)
@@ -616,6 +635,7 @@ def test_download_with_a_wrong_checksum_leaves_nothing(tmp_path, server):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.fault
 def test_download_without_network_or_room(tmp_path):
     with pytest.raises(MissingData) as error: download("coco2014", tmp_path, [("http://127.0.0.1:9/x.zip", md5(b""), 5, {"x": 1})], progress=False)
     one_line(error, "127.0.0.1:9/x.zip", tmp_path)
@@ -636,6 +656,7 @@ def evil_tar(path, kind):
 
 
 @pytest.mark.parametrize("kind", ["up", "deep", "root", "symlink", "hardlink", "device"])
+@pytest.mark.fault
 def test_evil_tar_archives(tmp_path, kind):
     evil_tar(tmp_path / "evil.tar", kind)
     with pytest.raises(DataError) as error: extract(tmp_path / "evil.tar", tmp_path / "in")
@@ -644,6 +665,7 @@ def test_evil_tar_archives(tmp_path, kind):
 
 
 @pytest.mark.parametrize("name", ["../up.txt", "/up.txt", "a/../../up.txt", "..\\up.txt", "link"])
+@pytest.mark.fault
 def test_evil_zip_archives(tmp_path, name):
     with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
         info = zipfile.ZipInfo(name)
@@ -654,6 +676,7 @@ def test_evil_zip_archives(tmp_path, name):
     assert [path.name for path in tmp_path.rglob("*")] == ["evil.zip"]
 
 
+@pytest.mark.fault
 def test_a_link_in_the_target_is_not_followed(tmp_path):
     (tmp_path / "in").mkdir(); (tmp_path / "outside").mkdir(); (tmp_path / "in/train2014").symlink_to(tmp_path / "outside")
     (tmp_path / "a.zip").write_bytes(zipped("train2014/a.jpg"))
@@ -662,6 +685,7 @@ def test_a_link_in_the_target_is_not_followed(tmp_path):
     assert not list((tmp_path / "outside").iterdir())
 
 
+@pytest.mark.fault
 def test_damaged_archives(tmp_path):
     for name, content in (("a.zip", zipped("a", "b")), ("a.tar", b"x" * 2000)):
         (tmp_path / name).write_bytes(content[:-50])
@@ -669,6 +693,7 @@ def test_damaged_archives(tmp_path):
         one_line(error, name, "damaged")
 
 
+@pytest.mark.fault
 def test_places_that_cannot_be_written(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError) as error: download("coco2014", tmp_path / "file/in", [("http://127.0.0.1:9/x.zip", md5(b""), 5, {"x": 1})], progress=False)
@@ -710,6 +735,7 @@ def test_export_mmseg(tmp_path, link):
     assert len(meta["classes"]) == len(meta["palette"]) == 21 and meta["img_suffix"] == [".jpg"] and meta["ignore_index"] == 255
 
 
+@pytest.mark.fault
 def test_export_mmseg_faults(tmp_path):
     data = FolderDataset(folder(tmp_path))
     with pytest.raises(DataError) as error: export_mmseg(data, tmp_path / "out")

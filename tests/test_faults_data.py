@@ -6,10 +6,13 @@ from pathlib import Path
 import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+import pytest
 
+import counts
 from fmwsss.data import DataError, extract, file_stamp, read_image, read_instances, read_labels, read_list, read_mask, save_labels
 from fmwsss.names import VOC_CLASSES
 
+pytestmark = pytest.mark.fault
 FEW = settings(max_examples=150, deadline=None, database=None, derandomize=True)
 cells = st.text(max_size=8) | st.sampled_from(["cat", "dog", "image", "labels", "split", "..", "a/b", "../a", '"', "cat;dog", "cat|dog", " ", "\0", "0", "1", "é", "\ufeff"])
 tables = st.lists(st.lists(cells, max_size=4), max_size=6).map(lambda rows: "\n".join(",".join(row) for row in rows).encode("utf-8", "surrogatepass"))
@@ -18,6 +21,7 @@ with_header = st.binary(max_size=80).map(lambda rows: b"image,labels\n" + rows)
 
 def attempt(read, content, name="x.bin"):
     "read(path) of a file with this content, or None after a DataError of one line."
+    counts.tried += 1
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
         path.write_bytes(content)
