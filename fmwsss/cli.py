@@ -6,14 +6,14 @@
 __all__ = ['NOTEBOOKS', 'app', 'Preset', 'Set', 'Out', 'Quick', 'fail', 'run_folder', 'run_preset', 'show_table', 'reproduce',
            'models', 'plan', 'data', 'check_folder', 'masks', 'export', 'find_labels', 'split_of_run', 'compare']
 
-# %% ../nbs/18_cli.ipynb #c740b300
+# %% ../nbs/18_cli.ipynb #764b8b06
 import sys
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
-# %% ../nbs/18_cli.ipynb #603a1b30
+# %% ../nbs/18_cli.ipynb #15f64a1d
 NOTEBOOKS = ["models", "seeds"]             # what a preset without a list `notebooks` runs
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Learn and reproduce foundation model assisted weakly supervised semantic segmentation: from images and image-level "
@@ -55,7 +55,7 @@ def show_table(path):
     import pandas as pd
     if path.exists() and len(table := pd.read_csv(path)): typer.echo(table.to_string(index=False))
 
-# %% ../nbs/18_cli.ipynb #3674f202
+# %% ../nbs/18_cli.ipynb #38b5c497
 @app.command()
 def reproduce(
     preset: Preset = "minivoc",
@@ -76,7 +76,7 @@ def models(preset: Preset = "minivoc", out: Out = None, quiet: Annotated[bool, t
     "Measure the frozen CLIP and SAM on held-out images: are they good enough for the comparisons above them to mean anything?"
     run_preset(preset, ["models"], None, run_folder(preset, out), quiet, table="models")
 
-# %% ../nbs/18_cli.ipynb #c6bbc746
+# %% ../nbs/18_cli.ipynb #bc7fb537
 @app.command()
 def plan(
     preset: Preset = "voc2012",
@@ -99,7 +99,7 @@ def plan(
     typer.echo(table.to_string(index=False, formatters=dict(images="{:,.0f}".format, files="{:,.0f}".format, megabytes="{:,.1f}".format, hours="{:,.2f}".format)))
     typer.echo(f"On {device}: {planning.describe(table)}.")
 
-# %% ../nbs/18_cli.ipynb #f22d5048
+# %% ../nbs/18_cli.ipynb #6be893aa
 @app.command()
 def data(
     kind: Annotated[str, typer.Argument(help="minivoc (drawn here, no download), voc2012, coco2014, or the path of a folder of your own.")],
@@ -130,7 +130,7 @@ def check_folder(dataset):
     for fault in faults.itertuples(): typer.secho(f"{fault.id}: {fault.problem}", fg="yellow", err=True)
     typer.echo(f"{len(dataset) - len(faults)} of {len(dataset)} images can be read; {len(dataset.classes)} classes: {', '.join(dataset.classes[:20])}")
 
-# %% ../nbs/18_cli.ipynb #7f9b6cf3
+# %% ../nbs/18_cli.ipynb #445e4544
 @app.command()
 def masks(
     folder: Annotated[Path, typer.Argument(help="Folder with photos and labels.csv (first line image,labels; then lines such as photo1.jpg,dog;person).")],
@@ -147,7 +147,7 @@ def masks(
     run = run_preset(preset, None, [*(set_ or []), f"data.root={folder.resolve()}"], out, quiet)
     typer.echo(f"{run['seconds']:.0f} s. Masks are in {out / 'pseudo_labels'}; look at {out / 'report.html'}")
 
-# %% ../nbs/18_cli.ipynb #9846232a
+# %% ../nbs/18_cli.ipynb #6fefb43c
 @app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run, e.g. runs/voc2012.")],
@@ -191,7 +191,7 @@ def split_of_run(run, split, ids):
     dataset.ids = ids
     return dataset
 
-# %% ../nbs/18_cli.ipynb #76b1dd9a
+# %% ../nbs/18_cli.ipynb #30d64cbe
 @app.command()
 def compare(
     run_a: Annotated[Path, typer.Argument(help="Folder of a run.")],
@@ -208,3 +208,6 @@ def compare(
     if len(settings): typer.echo(f"Settings that differ:\n{settings[['row', 'a', 'b']].to_string(index=False)}\n")
     if len(figures): typer.echo(f"mIoU of the seeds:\n{figures[['row', 'a', 'b', 'difference']].to_string(index=False)}\n")
     typer.echo(f"All tables and figures side by side: {page}")
+
+# %% ../nbs/18_cli.ipynb #043f63be
+if __name__ == "__main__" and "__file__" in globals(): app()

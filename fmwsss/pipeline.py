@@ -9,7 +9,7 @@ __all__ = ['PACKAGE', 'digest', 'code_digest', 'file_digest', 'Store', 'write_at
            'seeds_setup', 'load_masks', 'seeds_stage', 'write_pseudo_labels', 'confusions', 'miou', 'choose',
            'bootstrap_gain']
 
-# %% ../nbs/14_pipeline.ipynb #f1ad96df
+# %% ../nbs/14_pipeline.ipynb #9e55edaa
 import csv, hashlib, importlib, json, os, time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
@@ -32,11 +32,11 @@ from .names import save_label
 from .prompts import PromptLearner
 from .sams import add_background, cam_scores, resize_maps, sams, seed_from_cams, seed_from_scores
 from .superpixels import Masks, felzenszwalb_masks, generate_masks, rock_sand_water, slic_masks
-from .training import fit
+from .training import fit, processes, use_own_gpu
 
 PACKAGE = Path(fmwsss.__file__).resolve().parent
 
-# %% ../nbs/14_pipeline.ipynb #b587a230
+# %% ../nbs/14_pipeline.ipynb #a3154e78
 def digest(*parts, length=12):
     "Short hash of anything that JSON can write (order of dictionary keys does not matter)."
     text = json.dumps(parts, sort_keys=True, default=str)
@@ -54,7 +54,7 @@ def file_digest(path):
     path = Path(path)
     return digest(hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else str(path))
 
-# %% ../nbs/14_pipeline.ipynb #8be5843e
+# %% ../nbs/14_pipeline.ipynb #b693e52f
 class Store:
     """A folder of per-image results `<root>/<stage>/<key>/`, the settings that made them beside (`settings.json`).
 
@@ -102,16 +102,16 @@ def write_atomic(path, write):
         os.replace(beside, path)
     finally: beside.unlink(missing_ok=True)
 
-# %% ../nbs/14_pipeline.ipynb #1744930d
+# %% ../nbs/14_pipeline.ipynb #00a5b331
 class Run:
     """A run folder with its cache and its record.
 
     root: folder of the run; workers: processes on this machine for per-image stages; strict: stop at the first bad image instead of
-    skipping it; rank, world: this process's share of the images when started several times (accelerate launch)."""
+    skipping it; rank, world: this process's share of the images (default: what `accelerate launch` says, see `processes`)."""
     def __init__(self, root, workers=1, strict=False, progress=True, rank=None, world=None):
         self.root, self.workers, self.strict, self.progress = Path(root), workers, strict, progress
-        self.rank = int(os.environ.get("RANK", 0)) if rank is None else rank
-        self.world = int(os.environ.get("WORLD_SIZE", 1)) if world is None else world
+        self.rank, self.world = processes() if rank is None else (rank, world)
+        self.progress = progress and self.rank == 0
         self.records, self.skipped = [], {}
 
     def stage(self, name, settings, dataset, setup, *args, batch=1, part="", workers=None):
@@ -127,7 +127,7 @@ class Run:
             bar.update(count)
             self.skipped.update(failed)
         bar.close()
-        self.wait(store, dataset)
+        self.skipped = {image: error for failed in self.gather(self.skipped) for image, error in failed.items()}
         self.records.append(dict(stage=name, part=part, key=store.key, images=len(dataset), computed=len(missing),
                                  reused=len(mine) - len(missing), seconds=round(time.perf_counter() - start, 2)))
         return store
@@ -147,9 +147,11 @@ class Run:
                 pool.shutdown(cancel_futures=True)
                 raise
 
-    def wait(self, store, dataset, poll=0.5):
-        "With several processes: wait until the others have finished their images too."
-        while self.world > 1 and not all(store.has(i) or i in self.skipped for i in dataset.ids): time.sleep(poll)
+    def gather(self, value):
+        "The value of every process, when all have come here: a list."
+        found = [value] * self.world
+        if self.world > 1: torch.distributed.all_gather_object(found, value)
+        return found
 
     def save_record(self, name, **more):
         "Write what this notebook did to `<root>/records/<name>.json`."
@@ -173,7 +175,8 @@ def run_chunk(compute, indices, store, ids, strict):
 
 
 def start_worker(setup, args, threads):
-    "In a new worker process: few threads, then load what the stage needs."
+    "In a new worker process: few threads, the GPU of its parent, then load what the stage needs."
+    use_own_gpu()
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
     run_in_worker.compute = setup(*args)
@@ -181,7 +184,7 @@ def start_worker(setup, args, threads):
 
 def run_in_worker(indices, store, ids, strict): return run_chunk(run_in_worker.compute, indices, store, ids, strict)
 
-# %% ../nbs/14_pipeline.ipynb #f5081362
+# %% ../nbs/14_pipeline.ipynb #02cc5f42
 def masks_setup(dataset, source, model, weights, device, settings):
     "Setup of the mask stage: SAM's automatic masks, or Felzenszwalb or SLIC superpixels."
     classical = dict(felzenszwalb=felzenszwalb_masks, slic=slic_masks)
@@ -208,7 +211,7 @@ def model_digest(model, weights=None):
     packaged = PACKAGE / "weights" / f"{model}.safetensors"
     return file_digest(weights or (packaged if packaged.exists() else model))
 
-# %% ../nbs/14_pipeline.ipynb #b166864a
+# %% ../nbs/14_pipeline.ipynb #12e0bf18
 def prompts_stage(run, name, clip, names, source, loss, key, learner, device="cpu", **training):
     """Train (or load) prompts -> (PromptLearner, history). `key`: what source and loss depend on; `learner`: PromptLearner options."""
     settings = dict(key, names=names, learner=learner, training=training, code=code_digest("prompts", "training", "losses", "cam", "features"))
@@ -221,7 +224,7 @@ def prompts_stage(run, name, clip, names, source, loss, key, learner, device="cp
                             reused=training["steps"] if done else 0, seconds=round(time.perf_counter() - start, 2)))
     return prompts, history
 
-# %% ../nbs/14_pipeline.ipynb #07a49798
+# %% ../nbs/14_pipeline.ipynb #45409da2
 def pack(maps):
     "(K, h, w) float -> dictionary of float16 maps scaled to [-1, 1] and their scales."
     scale = np.abs(maps).max((1, 2), keepdims=True) + 1e-30 if len(maps) else np.ones((0, 1, 1))
@@ -290,7 +293,7 @@ def cams_stage(run, dataset, text, model="miniclip", weights=None, device="cpu",
     text: (G, E) unit-norm text features, the C classes of the data set first; round_fp16: see `load_clip`. Image sides are rounded up
     to multiples of the patch. affinity: None, or attn_layers, `thresholds` (a list: maps `caa_<threshold>`), control (also with uniform attention:
     `uniform_<threshold>`) and settings of `refine`."""
-    text = np.asarray(torch.as_tensor(text).detach().cpu(), np.float32)
+    text = run.gather(np.asarray(torch.as_tensor(text).detach().cpu(), np.float32))[0]      # processes may differ in the last bit
     key = dict(data=dataset.fingerprint(), model=model, weights=model_digest(model, weights), round_fp16=round_fp16, cam=cam_settings,
                affinity=affinity, text=hashlib.sha256(text.tobytes()).hexdigest(), code=code_digest("features", "cam", "affinity"))
     return run.stage("cams", key, dataset, cams_setup, dataset, model, weights, device, text, round_fp16, cam_settings, affinity,
@@ -301,7 +304,7 @@ def full_size(arrays, name):
     "Stored map `name` at image resolution: (K, H, W) float32, bilinear."
     return resize_maps(unpack(arrays, name), arrays["size"]).numpy()
 
-# %% ../nbs/14_pipeline.ipynb #e17e7720
+# %% ../nbs/14_pipeline.ipynb #f64f9eae
 def seed_of(method, cams, classes, image=None, masks=None, power=1.0, crf=None, **sams_settings):
     """One label map (H, W) uint8 from the CAMs (K, H, W) of `classes` (K,), 0-based.
 
@@ -355,7 +358,7 @@ def write_pseudo_labels(dataset, seeds, folder):
         if seeds.has(image_id): save_label(folder / f"{image_id}.png", seeds.load(image_id)["seed"])
     return folder
 
-# %% ../nbs/14_pipeline.ipynb #12eb0c19
+# %% ../nbs/14_pipeline.ipynb #ac335913
 def confusions(dataset, predict):
     "Confusion matrix of every image with a mask: (N, n, n) int64, rows truth, columns prediction. predict(i) -> (H, W) label, or None: left out."
     found = ((predict(i), dataset.mask(i)) for i in range(len(dataset)))

@@ -8,7 +8,7 @@ __all__ = ['KEEP_MEMORY', 'benchmarks_folder', 'load_preset', 'parse_settings', 
            'git_commit', 'versions', 'machine', 'parameters_of', 'alone_in', 'collect_claims', 'reproduce', 'run_all',
            'describe']
 
-# %% ../nbs/17_runner.ipynb #1fa1e098
+# %% ../nbs/17_runner.ipynb #627528be
 import contextlib, importlib.metadata, json, os, platform, re, subprocess, sys, time
 from datetime import datetime, timezone
 from pathlib import Path
@@ -19,7 +19,7 @@ import yaml
 from .pipeline import PACKAGE, digest, file_digest, write_atomic
 from .report import build_report
 
-# %% ../nbs/17_runner.ipynb #8b4d494d
+# %% ../nbs/17_runner.ipynb #ce8f54df
 def benchmarks_folder():
     "The folder with the benchmark notebooks: of this checkout, or ./benchmarks. Raises FileNotFoundError."
     for folder in (PACKAGE.parent / "benchmarks", Path("benchmarks").resolve()):
@@ -48,8 +48,11 @@ def parse_settings(pairs):
         if not equals or not key.strip(): raise ValueError(f"--set {pair!r} must look like KEY=VALUE, for example --set seed=1")
         *groups, last = key.strip().split(".")
         target = settings
-        for group in groups: target = target.setdefault(group, {})
-        target[last] = yaml.safe_load(value)
+        for group in groups:
+            target = target.setdefault(group, {})
+            if not isinstance(target, dict): raise ValueError(f"--set {pair!r}: {group!r} is given a value elsewhere, so it can't be a group")
+        try: target[last] = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError) as error: raise ValueError(f"--set {pair!r} is not a YAML value: {' '.join(str(error).split())}") from None
     return settings
 
 
@@ -62,7 +65,7 @@ def merge(parameters, changes, where="preset"):
         merged[key] = merge(parameters[key], value, f"{where}.{key}") if both else value
     return merged
 
-# %% ../nbs/17_runner.ipynb #2ba11f9e
+# %% ../nbs/17_runner.ipynb #cb8342a3
 def library_digest():
     "Short hash of the library's code and packaged weights."
     folder = PACKAGE
@@ -167,7 +170,7 @@ def read_json(path):
     try: return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError): return {}
 
-# %% ../nbs/17_runner.ipynb #449a96c7
+# %% ../nbs/17_runner.ipynb #74d078c6
 def git_commit(folder):
     "Commit of a checkout and whether files differ from it -> (hash or None, bool)."
     try:

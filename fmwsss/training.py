@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['PRECISIONS', 'learning_rate', 'batch_indices', 'Batch', 'FrozenViews', 'AugmentedViews', 'classification_loss',
            'segmentation_loss', 'TrainingDiverged', 'precision_type', 'Checkpoint', 'make_optimizer', 'fit',
-           'take_step', 'accumulate_gradients', 'processes', 'total_weight', 'sum_over_processes']
+           'take_step', 'accumulate_gradients', 'processes', 'use_own_gpu', 'total_weight', 'sum_over_processes']
 
-# %% ../nbs/13_training.ipynb #cd2065d5
+# %% ../nbs/13_training.ipynb #283c63fe
 import csv, math, os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,20 +25,20 @@ from .features import encode_image_trunk, image_features, patch_grid
 from .losses import CLASSIFICATION_LOSSES, SEGMENTATION_LOSSES, named_loss
 from .models import preprocess
 
-# %% ../nbs/13_training.ipynb #e8ed0fcc
+# %% ../nbs/13_training.ipynb #c33c9d2b
 def learning_rate(step, steps, base, warmup=0, warmup_lr=1e-5):
     "Learning rate at iteration `step` (0-based) of `steps`: constant `warmup_lr`, then cosine from `base` to 0 (paper, implementation details)."
     if step < warmup: return warmup_lr
     return 0.5 * base * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
 
-# %% ../nbs/13_training.ipynb #99283961
+# %% ../nbs/13_training.ipynb #f9ec505d
 def batch_indices(n, size, step, seed=0):
     "Indices of iteration `step`: `min(size, n)` of 0..n-1, shuffled anew each epoch; a pure function of its arguments."
     size = min(size, n)
     epoch, position = divmod(step, n // size)
     return np.random.default_rng([seed, epoch]).permutation(n)[position * size:(position + 1) * size]
 
-# %% ../nbs/13_training.ipynb #464abff6
+# %% ../nbs/13_training.ipynb #c856331c
 class Batch(NamedTuple):
     "What one iteration needs; seeds may be None (classification task), features or tokens may be None."
     labels: torch.Tensor            # (N, C) multi-hot image-level labels
@@ -106,7 +106,7 @@ class AugmentedViews:
         if self.tokens: return Batch(labels, None, encode_image_trunk(self.clip, images), grid, seeds)
         return Batch(labels, image_features(self.clip, images), None, grid, seeds)
 
-# %% ../nbs/13_training.ipynb #76d83627
+# %% ../nbs/13_training.ipynb #28826417
 def classification_loss(clip, learner, batch, kind="contrastive", **settings):
     """Loss of a batch with image-level labels -> (loss, weight). Needs batch.features; classes are the first C prompts.
 
@@ -127,7 +127,7 @@ def segmentation_loss(clip, learner, batch, kind="activation", eps=0.0, mode="pr
     weight = (pixels * (batch.labels > 0).sum(1)).sum() if kind == "activation" else pixels.sum()
     return named_loss(kind, SEGMENTATION_LOSSES)(cams, batch.labels, batch.seeds, **settings), weight
 
-# %% ../nbs/13_training.ipynb #9ff29f63
+# %% ../nbs/13_training.ipynb #924f8013
 class TrainingDiverged(RuntimeError):
     "The loss became NaN or infinite; the message names the iteration and the last good checkpoint."
 
@@ -235,13 +235,19 @@ def accumulate_gradients(learner, source, loss, step, batch_size, accumulate, se
         total += float(value.detach())
     return sum_over_processes(learner, total, device) if world > 1 else total
 
-# %% ../nbs/13_training.ipynb #139b059b
-def processes(device="cpu"):
-    "Rank of this process and their number, (0, 1) if started plainly; at the first call of several, they are connected by accelerate."
+# %% ../nbs/13_training.ipynb #0d9ccc78
+def processes():
+    "Rank of this process and their number, (0, 1) if started plainly; at the first call of several, accelerate connects them."
     if int(os.environ.get("WORLD_SIZE", 1)) == 1: return 0, 1
     from accelerate import PartialState
-    state = PartialState(cpu=torch.device(device).type == "cpu", timeout=timedelta(days=7))
+    state = PartialState(cpu=True, timeout=timedelta(days=7))
+    use_own_gpu()
     return state.process_index, state.num_processes
+
+
+def use_own_gpu():
+    "Of several GPUs take the one that `accelerate launch` has meant for this process: from here on 'cuda' means that one."
+    if torch.cuda.is_available() and "LOCAL_RANK" in os.environ: torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
 
 
 def total_weight(weight):

@@ -60,7 +60,7 @@ def test_two_shards_make_the_whole(tmp_path):
     data = Numbers()
     for rank in (1, 0):
         run = Run(tmp_path, progress=False, rank=rank, world=2)
-        run.wait = lambda *a: None
+        run.gather = lambda value: [value]
         store = run.stage("square", {}, data, square, 2)
     assert values(store, data) == [i ** 2 for i in range(10)] and run.records[-1]["computed"] == 5
 
