@@ -16,6 +16,6 @@ setup(
     python_requires=">=" + cfg["min_python"],
     packages=["fmwsss"], package_data={"fmwsss": ["weights/*"]},
     install_requires=cfg["requirements"].split(),
-    extras_require={"dev": cfg["dev_requirements"].split(), "docs": cfg["docs_requirements"].split()},
+    extras_require={"dev": cfg["dev_requirements"].split(), "docs": cfg["docs_requirements"].split(), "mask2former": cfg["mask2former_requirements"].split()},
     entry_points={"console_scripts": cfg["console_scripts"].split()},
 )
