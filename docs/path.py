@@ -17,7 +17,7 @@ BOXES = {
     3: ("models", "frozen CLIP and SAM", 610, 40, "data"),
     4: ("features", "computed once", 360, 150, "clip"), 5: ("prompts", "a sentence to learn", 20, 250, "learn"), 6: ("cam", "where is the class?", 190, 250, "clip"),
     7: ("affinity", "spread over the object", 360, 250, "clip"), 9: ("superpixels", "masks without a class", 730, 150, "sam"),
-    10: ("sams", "masks get classes", 560, 250, "seed"), 11: ("crf", "the rival of masks", 360, 350, "sam"), 12: ("evaluation", "when is a mask right?", 830, 350, "tool"),
+    10: ("sams", "masks get classes", 560, 250, "seed"), 11: ("crf", "the rival of masks", 360, 350, "sam"), 26: ("refiners", "compared fairly", 640, 350, "sam"), 12: ("evaluation", "when is a mask right?", 830, 350, "tool"),
     8: ("losses", "what do we ask for?", 190, 350, "learn"), 13: ("training", "learn, twice", 20, 350, "learn"),
     22: ("segmentation", "a network learns from it", 830, 440, "tool"),
     14: ("pipeline", "loses nothing", 20, 536, "tool"), 15: ("plots", "figures", 158, 536, "tool"), 16: ("report", "the page", 296, 536, "tool"), 17: ("runner", "reproduce", 434, 536, "tool"),
@@ -27,8 +27,8 @@ BOXES = {
 }
 WORDS = [(20, 28, "image and image-level labels"), (20, 524, "the same for many images"), (20, 630, "try it, compare it, and how the miniatures were made"), (280, 458, "coarse seeds teach the prompts of the second task")]
 ARROWS = ["M170 67H190", "M340 67H360", "M510 67H610", "M660 94V122H435V150", "M710 94V122H805V150", "M435 204V226H265V250", "M170 277H190", "M340 277H360", "M510 277H560",
-          "M805 204V226H635V250", "M435 304V350", "M265 304V350", "M710 277H830", "M905 304V350", "M190 377H170", "M95 350V304", "M905 404V440"]
-LOOP = "M635 304V438H265V404"                                   # seeds -> training, dashed: for the second task
+          "M805 204V226H635V250", "M435 304V350", "M265 304V350", "M710 277H830", "M690 304V350", "M905 304V350", "M190 377H170", "M95 350V304", "M905 404V440"]
+LOOP = "M590 304V438H265V404"                                   # seeds -> training, dashed: for the second task
 PSEUDO = (830, 250)                                              # what it is all for; not a chapter
 
 
