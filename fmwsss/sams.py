@@ -6,7 +6,7 @@
 __all__ = ['resize_maps', 'cam_scores', 'add_background', 'seed_from_scores', 'seed_from_cams', 'mask_scores', 'painting_order',
            'SamsDetails', 'sams', 'oracle_seed']
 
-# %% ../nbs/10_sams.ipynb #94b1d6df
+# %% ../nbs/10_sams.ipynb #faea319c
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,14 +16,14 @@ import torch.nn.functional as F
 from .affinity import min_max
 from .superpixels import oracle_labels
 
-# %% ../nbs/10_sams.ipynb #93675ea5
+# %% ../nbs/10_sams.ipynb #15fb66e5
 def resize_maps(maps, size):
     "Maps (K, h, w) bilinear to `size` (H, W), pixel centres aligned (`align_corners=False`): float32 tensor (K, H, W)."
     maps = torch.as_tensor(maps, dtype=torch.float32)
     if tuple(maps.shape[-2:]) == tuple(size): return maps
     return F.interpolate(maps[None], tuple(size), mode='bilinear', align_corners=False)[0]
 
-# %% ../nbs/10_sams.ipynb #10b08d46
+# %% ../nbs/10_sams.ipynb #7943df7e
 def cam_scores(cams, size=None, resize_first=True, published=False):
     """CAMs (K, h, w) -> scores in [0, 1] (K, H, W) float32: `min_max` of every map, at `size` (H, W) if given.
 
@@ -33,7 +33,7 @@ def cam_scores(cams, size=None, resize_first=True, published=False):
     if size is None or not len(cams): return min_max(cams, eps).numpy() if len(cams) else np.zeros((0, *(size or cams.shape[-2:])), np.float32)
     return (min_max(resize_maps(cams, size), eps) if resize_first else resize_maps(min_max(cams, eps), size)).numpy()
 
-# %% ../nbs/10_sams.ipynb #2818c4d7
+# %% ../nbs/10_sams.ipynb #90453e62
 def add_background(scores, power=1.0, threshold=None):
     """Scores (K, ...) -> (K + 1, ...) with the background first: (1 - best class)^power, or the constant `threshold` if given.
 
@@ -48,12 +48,12 @@ def seed_from_scores(scores, classes):
     if len(scores) != len(classes) + 1: raise ValueError(f'{len(scores)} scores for {len(classes)} classes: expected one more, the background first')
     return np.r_[0, np.asarray(classes, int) + 1].astype(np.uint8)[scores.argmax(0)]
 
-# %% ../nbs/10_sams.ipynb #434e6a7e
+# %% ../nbs/10_sams.ipynb #4d19aa92
 def seed_from_cams(cams, classes, power=1.0, threshold=None, size=None, resize_first=True, published=False):
     """The plain CAM seed: `cam_scores`, `add_background`, argmax. CAMs (K, h, w) of `classes` (K,), 0-based -> uint8 (H, W), 0 background, c + 1 class c."""
     return seed_from_scores(add_background(cam_scores(cams, size, resize_first, published), power, threshold), classes)
 
-# %% ../nbs/10_sams.ipynb #ac346d6a
+# %% ../nbs/10_sams.ipynb #8005be69
 def _over_masks(means, published):
     "Mean CAMs (K, S) -> scores in [0, 1]: min-max of every class across the image's masks."
     means = np.maximum(means, 0).astype(np.float32)
@@ -75,7 +75,7 @@ def mask_scores(cams, masks, norm_first=True, published=False, runs=None):
     elif norm_first: cams = cams.clamp(min=0)
     return _over_masks(masks.means(cams.numpy(), runs), published)
 
-# %% ../nbs/10_sams.ipynb #a57f4f53
+# %% ../nbs/10_sams.ipynb #aa451b47
 def painting_order(labels, confidence, level, area, priority=('level', 'confidence'), published=False):
     """Indices of the masks in the order they are painted; later ones cover earlier ones.
 
@@ -88,7 +88,7 @@ def painting_order(labels, confidence, level, area, priority=('level', 'confiden
     ties = [] if published else [np.asarray(labels) > 0, -keys['area']]
     return np.lexsort([np.arange(len(labels)), *ties[::-1], *[-keys[k[1:]] if k[0] == '-' else keys[k] for k in priority[::-1]]])
 
-# %% ../nbs/10_sams.ipynb #a82e5b62
+# %% ../nbs/10_sams.ipynb #02357784
 @dataclass
 class SamsDetails:
     "What `sams` thought of each mask: `scores` (S, K + 1) with background first, `labels` (S,), `confidence` (S,), `order` of painting (S,)."
@@ -97,7 +97,7 @@ class SamsDetails:
     confidence: np.ndarray
     order: np.ndarray
 
-# %% ../nbs/10_sams.ipynb #f99462b1
+# %% ../nbs/10_sams.ipynb #8752c050
 def sams(cams, masks, classes, power=0.6, threshold=None, norm_first=True, priority=('level', 'confidence'), published=False):
     """SAM-based seeding: each mask takes the class of its mean CAM, and the masks are painted by level, then confidence.
 
@@ -111,14 +111,13 @@ def sams(cams, masks, classes, power=0.6, threshold=None, norm_first=True, prior
     labels, confidence = seed_from_scores(scores, classes), scores.max(0)
     area = np.bincount(runs[2], runs[1] - runs[0], len(masks))
     order = painting_order(labels, confidence, masks.level, area, priority, published)
-    seed = np.r_[0, labels].astype(np.uint8)[masks.paint(order, runs) + 1]
-    return seed, SamsDetails(scores.T, labels, confidence, order)
+    return masks.paint(order, runs, labels), SamsDetails(scores.T, labels, confidence, order)
 
-# %% ../nbs/10_sams.ipynb #149c2ec8
+# %% ../nbs/10_sams.ipynb #33279d40
 def oracle_seed(masks, truth, ignore=255, priority=('confidence',)):
     """The best SAMS could do: every mask takes its true class, purer masks on top. `truth` (H, W) -> seed uint8 (H, W).
 
     With `priority=('level', 'confidence')` it is painted as SAMS paints."""
     labels, purity = oracle_labels(masks, truth, ignore)
     order = painting_order(labels, purity, masks.level, masks.area, priority)
-    return np.r_[0, labels].astype(np.uint8)[masks.paint(order) + 1]
+    return masks.paint(order, values=labels.astype(np.uint8))

@@ -6,7 +6,7 @@
 __all__ = ['parse_runs', 'Masks', 'generate_masks', 'rock_sand_water', 'label_masks', 'join', 'felzenszwalb_masks', 'slic_masks',
            'oracle_labels']
 
-# %% ../nbs/09_superpixels.ipynb #4bd5819c
+# %% ../nbs/09_superpixels.ipynb #8e84a565
 import lzma
 import os
 import zipfile
@@ -22,7 +22,7 @@ from segment_anything.utils import amg
 from skimage.segmentation import felzenszwalb, slic
 from torchvision.ops import nms
 
-# %% ../nbs/09_superpixels.ipynb #9179ea68
+# %% ../nbs/09_superpixels.ipynb #b5326262
 def parse_runs(counts, n_pixels):
     """Compressed COCO run lengths of S masks of `n_pixels` -> (start, end, owner): mask `owner[i]` covers column-major pixels start[i]:end[i].
 
@@ -51,7 +51,7 @@ def parse_runs(counts, n_pixels):
     on = (place % 2 == 1) & (value > 0)
     return end[on] - value[on], end[on], owner[on]
 
-# %% ../nbs/09_superpixels.ipynb #7a91020d
+# %% ../nbs/09_superpixels.ipynb #47c517c2
 @dataclass
 class Masks:
     """S possibly overlapping masks of one image as COCO run lengths.
@@ -115,23 +115,25 @@ class Masks:
         sums = np.array([per(t[end - 1] - np.where(start > 0, t[start - 1], 0)) for t in total]).reshape(len(values), len(self))
         return sums / np.maximum(per(end - start), 1)
 
-    def paint(self, order, runs=None):
+    def paint(self, order, runs=None, values=None):
         """Index of the mask on top at every pixel (H, W), -1 where there is none, when the masks are painted in `order` (first to last).
 
+        With `values` (S,) that of the mask on top instead, 0 where there is none.
         All runs at once: a run is the union of two overlapping blocks of 2^k pixels; every block keeps its topmost mask and hands it to its halves."""
         start, end, owner = self.runs() if runs is None else runs
         order = np.asarray(order, int)
-        rank = np.zeros(len(self), np.int32)
+        rank = np.zeros(len(self), np.int16 if len(order) < 2**15 else np.int32)
         rank[order] = np.arange(1, len(order) + 1)
         rank = rank[owner]
         k = np.frexp(end - start)[1] - 1
-        top = np.zeros(self.size[0] * self.size[1], np.int32)
+        top = np.zeros(self.size[0] * self.size[1], rank.dtype)
         for j in range(k.max(initial=0), -1, -1):
             now = k == j
             np.maximum.at(top, start[now], rank[now])
             np.maximum.at(top, end[now] - 2**j, rank[now])
             if j: half = 2**(j - 1); top[half:] = np.maximum(top[half:], top[:-half])
-        return np.r_[-1, order][top].reshape(self.size[::-1]).T
+        painted = np.r_[-1, order] if values is None else np.append(np.zeros(1, values.dtype), values[order])
+        return painted[top].reshape(self.size[::-1]).T
 
     def save(self, path):
         "Write one small npz file, in one step: a reader never sees half of it."
@@ -156,7 +158,7 @@ class Masks:
         counts = counts if len(level) else []
         return cls([{'size': size.tolist(), 'counts': c} for c in counts], level, *quality, size)
 
-# %% ../nbs/09_superpixels.ipynb #0ed5300d
+# %% ../nbs/09_superpixels.ipynb #a37cebae
 def _few_to_many(a, few, keys, values):
     "SAM's attention `a` of T tokens (B, T, D) to L (B or 1, L, D): queries are carried to the space of the keys, the many are never projected."
     split = lambda linear: linear.weight.unflatten(0, (a.num_heads, -1))                       # heads, width, D
@@ -189,7 +191,7 @@ def _two_way(t, image, positions, tokens):
         keys = layer.norm4(keys + _many_to_few(layer.cross_attn_image_to_token, keys + pe, q + tokens, q))
     return t.norm_final_attn(q + _few_to_many(t.final_attn_token_to_image, q + tokens, keys + pe, keys)), keys
 
-# %% ../nbs/09_superpixels.ipynb #9a088715
+# %% ../nbs/09_superpixels.ipynb #83a7b626
 def _upscale(decoder, tokens):
     """Image tokens (B, L, D) through SAM's output upscaling, channels last: (B, L, 4, 4, C), L x (2 x 2 halves) x (2 x 2 quarters).
 
@@ -219,7 +221,7 @@ def _decode_points(sam, features, points, keep):
     logits = (weights @ up.mT).view(len(up), 3, h, w, 2, 2, 2, 2).permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(len(up), 3, 4 * h, 4 * w)
     return logits[wanted[rows]], iou[wanted], wanted.flatten().nonzero()[:, 0]
 
-# %% ../nbs/09_superpixels.ipynb #d140a8b4
+# %% ../nbs/09_superpixels.ipynb #282c99ed
 def _full_size(sam, logits, input_size, size):
     "`Sam.postprocess_masks` for logits (M, h, w): to the model's input, padding cut off, to `size` (H, W) unless it is that already."
     grow = lambda x, size: torch.nn.functional.interpolate(x[:, None], size, mode='bilinear', align_corners=False)[:, 0]
@@ -236,7 +238,7 @@ def _box(mask):
     x, y, w, h = cv2.boundingRect(mask.view(np.uint8))
     return [x, y, x + w - 1, y + h - 1]
 
-# %% ../nbs/09_superpixels.ipynb #67641ae9
+# %% ../nbs/09_superpixels.ipynb #753b0281
 @torch.no_grad()
 def _crop_masks(predictor, image, crop, grid, batch, iou_thresh, stability_thresh, offset, nms_thresh, iou_bonus, nms_bonus):
     """The masks of one crop (x0, y0, x1, y1) after its own NMS: dense masks of the whole image, boxes, predicted IoU, stability, level.
@@ -267,7 +269,7 @@ def _crop_masks(predictor, image, crop, grid, batch, iou_thresh, stability_thres
     for m, i in zip(dense, keep.tolist()): m[y0:y1, x0:x1] = np.unpackbits(bits[i], count=h * w).reshape(h, w)
     return dense, rows[keep]
 
-# %% ../nbs/09_superpixels.ipynb #123b3895
+# %% ../nbs/09_superpixels.ipynb #8c1ab42d
 def _remove_small(masks, area, nms_thresh):
     "Fill holes and drop islands below `area` pixels; then NMS that prefers untouched masks. Returns (masks, kept indices)."
     out, untouched = masks.copy(), torch.ones(len(masks))
@@ -277,7 +279,7 @@ def _remove_small(masks, area, nms_thresh):
         untouched[i] = not (filled or cut)
     return out, nms(torch.tensor([_box(m) for m in out]).view(-1, 4).float(), untouched, nms_thresh)
 
-# %% ../nbs/09_superpixels.ipynb #3f7b887d
+# %% ../nbs/09_superpixels.ipynb #5e73a988
 def generate_masks(sam, image, points_per_side=32, pred_iou_thresh=0.86, stability_thresh=0.92, stability_offset=1.0, box_nms_thresh=0.7,
                    crop_layers=1, crop_nms_thresh=0.7, crop_overlap=512 / 1500, crop_points_downscale=2, min_region_area=100,
                    whole_iou_bonus=0.1, whole_nms_bonus=1.0, points_per_batch=64):
@@ -305,7 +307,7 @@ def generate_masks(sam, image, points_per_side=32, pred_iou_thresh=0.86, stabili
         masks, rows = masks[keep.numpy()], rows[keep]
     return Masks.from_dense(masks, rows[:, 6].long(), rows[:, 4], rows[:, 5])
 
-# %% ../nbs/09_superpixels.ipynb #91677a03
+# %% ../nbs/09_superpixels.ipynb #ebc3c1d3
 def rock_sand_water(masks, thresh=0.3, indices=False):
     """Fill the jar with rocks (wholes), then sand (parts), then water (subparts): keep a mask only if every mask kept from
     higher levels covers less than `thresh` of its area.
@@ -324,7 +326,7 @@ def rock_sand_water(masks, thresh=0.3, indices=False):
         kept = np.r_[kept, new]
     return kept if indices else masks[kept]
 
-# %% ../nbs/09_superpixels.ipynb #f4305ae6
+# %% ../nbs/09_superpixels.ipynb #81f7b683
 def label_masks(labels, level=2):
     "A label map (H, W) as `Masks`, one for each label, all of one level."
     return Masks.from_dense(labels == np.unique(labels)[:, None, None], np.full(len(np.unique(labels)), level))
@@ -333,7 +335,7 @@ def join(*parts):
     "Several `Masks` of one image as one."
     return Masks(sum((p.rles for p in parts), []), *(np.concatenate([getattr(p, k) for p in parts]) for k in ('level', 'iou', 'stability')), parts[0].size)
 
-# %% ../nbs/09_superpixels.ipynb #209ec2a1
+# %% ../nbs/09_superpixels.ipynb #849dc7ba
 def felzenszwalb_masks(image, scales=((60, 20), (200, 60), (600, 150)), sigma=0.6):
     """Classical superpixels of `image` (H, W, 3) uint8 at three scales, finest first, as levels 0, 1, 2: `Masks`.
 
@@ -343,7 +345,7 @@ def felzenszwalb_masks(image, scales=((60, 20), (200, 60), (600, 150)), sigma=0.
     cut = lambda scale, size: felzenszwalb(image, scale=scale * f, sigma=sigma, min_size=round(size * f))
     return join(*(label_masks(cut(*s), level) for level, s in enumerate(scales)))
 
-# %% ../nbs/09_superpixels.ipynb #809d773b
+# %% ../nbs/09_superpixels.ipynb #e7bfc374
 def slic_masks(image, scales=(400, 100, 25), compactness=20., sigma=0.):
     """SLIC superpixels of `image` (H, W, 3) uint8 at three scales, finest first, as levels 0, 1, 2: `Masks`.
 
@@ -352,7 +354,7 @@ def slic_masks(image, scales=(400, 100, 25), compactness=20., sigma=0.):
     cut = lambda pieces: slic(image, n_segments=pieces, compactness=compactness, sigma=sigma, start_label=0)
     return join(*(label_masks(cut(pieces), level) for level, pieces in enumerate(scales)))
 
-# %% ../nbs/09_superpixels.ipynb #c9f5c2e1
+# %% ../nbs/09_superpixels.ipynb #0d3a54f1
 def oracle_labels(masks, truth, ignore=255):
     """The true class of every mask, the most frequent label of `truth` (H, W) in it: (labels (S,), purity (S,)).
 
