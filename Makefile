@@ -4,11 +4,12 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 NICE    = OMP_NUM_THREADS=1
 
-.PHONY: test-faults reproduce three-seeds test test-notebooks test-browser lab course site pretrain readme export clean help
+.PHONY: test-faults reproduce three-seeds test test-notebooks test-browser lab course site pretrain readme export clean help bench
 
 help:
 	@echo "make reproduce   the whole method on the drawn VOC: tables, figures and a page in runs/minivoc (no download, no GPU)"
 	@echo "make test        tests, and every notebook from top to bottom"
+	@echo "make bench       how much faster than the published way of computing, each result checked equal first (10 minutes)"
 	@echo "make lab         JupyterLab at the first page"
 	@echo "make course      the students' edition of the labs in build/course (LAB=q01: only that lab)"
 	@echo "make site        the notebooks as a web site in docs/_build/html"
@@ -80,3 +81,7 @@ test-browser: $(VENV)/installed
 # Kills a run twenty times, puts faults in, gives any bytes to the parsers; the last line counts them.
 test-faults: $(VENV)/installed
 	$(NICE) $(BIN)/python -m pytest tests -m "fault or kill" -q
+
+# The library against the published way of computing: equal results first, then CPU seconds of both, as ratios; about 10 minutes.
+bench: $(VENV)/installed
+	$(NICE) $(BIN)/python -W ignore benchmarks/speed.py
