@@ -8,7 +8,7 @@ __all__ = ['STEPS', 'CODE', 'grid', 'repeated', 'refine_all', 'readers', 'candid
            'train_network', 'fit_network', 'load_network', 'peak_growth', 'peak_memory', 'bootstrap_interval',
            'boundary_miou']
 
-# %% ../nbs/26_refiners.ipynb #a864a95a
+# %% ../nbs/26_refiners.ipynb #37fc1ba7
 import itertools, sys, time
 from functools import cache, partial
 from multiprocessing import get_context
@@ -27,7 +27,7 @@ from .pamr import pamr
 from .pipeline import cams_setup, code_digest, digest, full_size, load_masks, masks_setup, model_digest, seed_of, write_atomic
 from .sams import add_background, cam_scores, oracle_seed, resize_maps, seed_from_scores
 
-# %% ../nbs/26_refiners.ipynb #43d1c647
+# %% ../nbs/26_refiners.ipynb #e5d04bc8
 def grid(methods, maps=("cam",), powers=(1,), box=None, source=None, rules=(None,), **lists):
     "All combinations of settings as ways of seeding: `methods` one name; every other argument a list; `lists` name settings of the method."
     return [way(methods, box, m, p, source, r, **dict(zip(lists, values)))
@@ -44,7 +44,7 @@ def repeated(method, image, features, maps, steps, settings):
     for more in np.diff([0, *steps]): found.append(pamr(image, found[-1], int(more), **settings))
     return found[1:]
 
-# %% ../nbs/26_refiners.ipynb #02c47203
+# %% ../nbs/26_refiners.ipynb #e0da8e02
 def refine_all(ways, maps, classes, image, masks, features, truth=None):
     """Label maps (H, W) uint8 of several ways of seeding one image; what they share is computed once.
 
@@ -68,7 +68,7 @@ def refine_all(ways, maps, classes, image, masks, features, truth=None):
             seeds[k] = seed_from_scores(after[steps.index(t)][at:at + n].numpy(), classes)
     return [seeds[k] for k in range(len(ways))]
 
-# %% ../nbs/26_refiners.ipynb #2ae356b7
+# %% ../nbs/26_refiners.ipynb #7bd5d11e
 def readers(dataset, cams, masks, network, i):
     "What `refine_all` reads of image `i`: maps, classes, image, masks, features."
     arrays, image = cams.load(dataset.ids[i]), dataset.image(i)
@@ -141,7 +141,7 @@ class OneOf:
     def has(self, image_id): return self.store.has(image_id)
     def load(self, image_id): return dict(seed=self.store.load(image_id)[self.name])
 
-# %% ../nbs/26_refiners.ipynb #93d1134c
+# %% ../nbs/26_refiners.ipynb #cb959a7a
 def targets_setup(dataset, cams, name, settings):
     "Setup of AffinityNet's targets: the sure pixels (H, W) uint8 of every image, from the maps called `name`."
     def compute(indices):
@@ -179,7 +179,7 @@ def train_network(m, prompts, net, maps="cam", box=None):
     name, parts = map_name(dict(maps=maps, box=box)), ("train", "tune")
     cams, targets = {p: m.cams(prompts, p, box) for p in parts}, net.get("targets") or {}
     stores = {p: m.run.stage("affinity_targets", dict(cams=cams[p].key, maps=name, targets=targets, data=m.data[p].fingerprint(), code=code_digest("affinitynet", "crf", "sams")),
-                             m.data[p], targets_setup, m.data[p], cams[p], name, targets, batch=8, part=p) for p in parts}
+                             m.data[p], targets_setup, m.data[p], cams[p], name, targets, batch=8, part=p, workers=None if p == "train" else 1) for p in parts}
     weights = model_digest(m.models["clip"], m.models.get("clip_weights")) if net["backbone"] == "clip" else net["backbone"]
     key = digest(dict(net=net, targets={p: s.key for p, s in stores.items()}, weights=weights, seed=m.seed, code=code_digest("affinitynet", "features", "refiners")))
     path = m.run.root / "cache" / "affinitynet" / f"{key}.pt"
@@ -213,7 +213,7 @@ def load_network(path, models, net, device="cpu"):
         with torch.no_grad(): return head(make(preprocess(image).to(device)))[0].cpu()
     return features
 
-# %% ../nbs/26_refiners.ipynb #8159669c
+# %% ../nbs/26_refiners.ipynb #b9a8e44c
 def peak_growth(chain, indices):
     "Run stage setups one after the other on some images -> peak resident memory in MB above the start."
     import resource                                                           # not on Windows
@@ -237,10 +237,12 @@ def peak_memory(m, prompts, ways, network=None, part="val", images=2):
         return [*steps, (refiners_setup, (d, cams, masks, {"way": w}, network if w["method"] == "affinity" else None))]
     context = get_context("forkserver")
     context.set_forkserver_preload(["fmwsss.refiners"])
+    kind = lambda w: (w["method"], w["maps"], w["source"])                    # other settings need the same
     with context.Pool(1, maxtasksperchild=1) as pool:
-        return {name: pool.apply(peak_growth, (chain(w), list(range(min(images, len(d)))))) for name, w in ways.items()}
+        peak = {k: pool.apply(peak_growth, (chain(w), list(range(min(images, len(d)))))) for k, w in {kind(w): w for w in ways.values()}.items()}
+    return {name: peak[kind(w)] for name, w in ways.items()}
 
-# %% ../nbs/26_refiners.ipynb #681e2f13
+# %% ../nbs/26_refiners.ipynb #90723a52
 def bootstrap_interval(confusions, rounds=500, seed=0):
     "95 % interval over images of the mIoU of confusions (N, n, n) -> (low, high)."
     draws = np.random.default_rng(seed).multinomial(len(confusions), np.full(len(confusions), 1 / len(confusions)), rounds)
