@@ -7,7 +7,7 @@ __all__ = ['WHITE', 'YELLOW', 'LEVELS', 'TITLES', 'FULL', 'Picture', 'voc_pictur
            'class_maps', 'pick_masks', 'chosen_maps', 'View', 'picture_iou', 'Explorer', 'enlarge', 'outline', 'mosaic',
            'panels', 'jpeg', 'explain_mask', 'iou_table', 'Panel', 'controls', 'App', 'open_upload']
 
-# %% ../nbs/24_explore.ipynb #983de38d
+# %% ../nbs/24_explore.ipynb #c890e120
 import io
 import threading
 from dataclasses import dataclass, field, replace
@@ -33,7 +33,7 @@ from .prompts import text_features
 from .sams import resize_maps, sams, seed_from_cams
 from .superpixels import felzenszwalb_masks, generate_masks, oracle_labels, rock_sand_water, slic_masks
 
-# %% ../nbs/24_explore.ipynb #311c32be
+# %% ../nbs/24_explore.ipynb #da187134
 @dataclass
 class Picture:
     """One image to explore and its image-level labels.
@@ -59,7 +59,7 @@ def voc_picture(name, image, truth):
     present = [int(v) for v in np.unique(truth) if 0 < v < 255]
     return Picture(name, image, [VOC_CLASSES[v - 1] for v in present], [VOC_PROMPT_NAMES[v - 1] for v in present], present, truth)
 
-# %% ../nbs/24_explore.ipynb #ba119822
+# %% ../nbs/24_explore.ipynb #1bc8ccd0
 def drawn(count=8, split='val', start=0, **knobs):
     "Drawn pictures start, start + 1, ... of a split of MiniVOC, with `minivoc.scene`'s knobs: list of `Picture`."
     scenes = [split_scene(split, i, **knobs) for i in range(start, start + count)]
@@ -78,7 +78,7 @@ def photo(image, classes, name='photo', side=512):
     scale = min(1, side / max(image.shape[:2]))
     return Picture(name, resize(image, *(max(1, round(s * scale)) for s in image.shape[:2])), [c.strip() for c in classes if c.strip()])
 
-# %% ../nbs/24_explore.ipynb #17e6a756
+# %% ../nbs/24_explore.ipynb #83ba1c61
 @dataclass(frozen=True)
 class Knobs:
     """Where every knob of the explorer stands.
@@ -102,7 +102,7 @@ class Knobs:
     background: float = 1.0
     mask: int = -1
 
-# %% ../nbs/24_explore.ipynb #24053598
+# %% ../nbs/24_explore.ipynb #c328b164
 def class_maps(clip, text, image, n, attn_layers=4):
     """CAMs of the first `n` prompts of `text` (G, E) in one image (H, W, 3) whose sides fit the patch: (n, h, w), and attention (L, L).
 
@@ -124,7 +124,7 @@ def chosen_maps(cams, attention, knobs):
     if knobs.maps == 'uniform': return refine(cams, uniform_attention(len(attention)), rounds=1, power=1, threshold=knobs.box, outside='none')
     raise ValueError(f"maps must be 'cam', 'affinity' or 'uniform', not {knobs.maps!r}")
 
-# %% ../nbs/24_explore.ipynb #499a7b3c
+# %% ../nbs/24_explore.ipynb #4a7f8e62
 @dataclass
 class View:
     """What the knobs lead to. `maps` (K, H, W) at image size; `boxes` (n, 4) x0, y0, x1, y1 in pixels of the class shown; `masks` that take part;
@@ -154,7 +154,7 @@ def picture_iou(picture, seed):
     found = scores(confusion(seed, picture.truth, n))['iou']
     return {'background': float(found[0]), **{c: float(found[v]) for c, v in zip(picture.classes, picture.values)}}
 
-# %% ../nbs/24_explore.ipynb #e9d6de1f
+# %% ../nbs/24_explore.ipynb #d8539682
 class Explorer:
     """Pictures, models and knobs: `move(background=2)` turns a knob and returns the new `View`.
 
@@ -245,7 +245,7 @@ class Explorer:
         if not here: return self.move(mask=-1)
         return self.move(mask=here[(here.index(view.knobs.mask) + 1) % len(here)] if view.knobs.mask in here else here[0])
 
-# %% ../nbs/24_explore.ipynb #32591f69
+# %% ../nbs/24_explore.ipynb #7a665dc6
 WHITE, YELLOW = (255, 255, 255), (255, 221, 51)
 
 def enlarge(picture, factor):
@@ -290,7 +290,7 @@ def jpeg(picture, quality=90):
     "A picture (H, W, 3) uint8 as the bytes of a JPEG file."
     return cv2.imencode('.jpg', picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 
-# %% ../nbs/24_explore.ipynb #4c52059b
+# %% ../nbs/24_explore.ipynb #c0c06354
 LEVELS = ('subpart', 'part', 'whole')
 
 def explain_mask(view):
@@ -313,7 +313,7 @@ def iou_table(view):
     rows = ''.join(f'<tr><th scope="row" style="text-align:left;padding-right:1em">{k}</th><td style="text-align:right">{cell(v)}</td></tr>' for k, v in {**view.iou, 'mean IoU': view.miou}.items())
     return f'<table><caption>IoU of this picture</caption>{rows}</table>'
 
-# %% ../nbs/24_explore.ipynb #5591be1d
+# %% ../nbs/24_explore.ipynb #03abf5aa
 class Panel(anywidget.AnyWidget):
     "A picture (JPEG bytes in `data`) that reports clicks as fractions of its width and height in `clicked` [x, y, count]."
     _esm = """
@@ -344,15 +344,15 @@ class Panel(anywidget.AnyWidget):
     alt = traitlets.Unicode('').tag(sync=True)
     clicked = traitlets.List([0., 0., 0]).tag(sync=True)
 
-# %% ../nbs/24_explore.ipynb #b489a159
+# %% ../nbs/24_explore.ipynb #295906e4
 TITLES = dict(picture='picture', map='map of the class, box', masks='masks, painted in order', seed='seed', truth='truth')
-FULL = dict(layout=widgets.Layout(width='98%'), style={'description_width': '8.5em'})
+FULL = dict(layout=widgets.Layout(width='98%'), style={'description_width': '7.5em'})
 
 def controls():
     "One control for every knob of `Knobs`, by its name; levels, as a tuple, are three positions."
     slider = lambda kind, low, high, step, text: kind(min=low, max=high, step=step, description=text, continuous_update=True, **FULL)
     menu = lambda options, text: widgets.Dropdown(options=options, description=text, **FULL)
-    powers = widgets.SelectionSlider(options=[0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0], description='background power', **FULL)
+    powers = widgets.SelectionSlider(options=[0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0], description='background', **FULL)
     return dict(
         picture=menu([], 'picture'), shown=menu([], 'class shown'),
         maps=menu([('CAM', 'cam'), ('CAM and affinity', 'affinity'), ('uniform attention', 'uniform')], 'map'),
@@ -360,12 +360,12 @@ def controls():
         box=slider(widgets.FloatSlider, 0, 0.95, 0.05, 'box threshold'),
         source=menu([('SAM', 'sam'), ('Felzenszwalb', 'felzenszwalb'), ('SLIC', 'slic')], 'masks from'),
         levels=widgets.SelectMultiple(options=[('whole', 2), ('part', 1), ('subpart', 0)], rows=3, description='levels', **FULL),
-        filter=slider(widgets.FloatSlider, 0, 1.05, 0.05, 'rock, sand, water'),
+        filter=slider(widgets.FloatSlider, 0, 1.05, 0.05, 'filter'),
         order=menu(['level, confidence', 'confidence', '-area, confidence', 'area, confidence', '-level, confidence'], 'painting order'),
         mask=slider(widgets.IntSlider, -1, 0, 1, 'chosen mask'),
         method=menu([('masks (SAMS)', 'sams'), ('pixels', 'pixels')], 'seed from'), background=powers)
 
-# %% ../nbs/24_explore.ipynb #92fdeb27
+# %% ../nbs/24_explore.ipynb #b5766fe9
 class App:
     """The explorer as a page of widgets; show it with `App(explorer).page`.
 

@@ -76,12 +76,20 @@ def menu(chromium, *labels):
     item.click()
 
 
+def press(chromium, find):
+    "Click the element that the script `find` returns with the mouse; once more if the page has drawn it anew meanwhile."
+    from selenium.common.exceptions import ElementNotInteractableException, StaleElementReferenceException
+    def clicked():
+        try: element = script(chromium, find); element and element.click(); return element
+        except (StaleElementReferenceException, ElementNotInteractableException): return None
+    return wait_until(clicked, 60, lambda: f'nothing to click: {find}')
+
+
 def close_tab(chromium):
     "Close the notebook in front, unsaved, and its kernel."
-    from selenium.webdriver import ActionChains
     before = title(chromium)
-    ActionChains(chromium).click(script(chromium, 'return document.querySelector("#jp-main-dock-panel .lm-TabBar-tab.jp-mod-current .lm-TabBar-tabCloseIcon")')).perform()
-    discard = 'const b = [...document.querySelectorAll(".jp-Dialog button")].find(b => /Discard|without saving/i.test(b.textContent)); b?.click(); return b'
+    discard = 'const b = [...document.querySelectorAll(".jp-Dialog button")].find(b => /Discard|without saving/i.test(b.textContent)); b?.click(); return false'
+    press(chromium, 'return document.querySelector("#jp-main-dock-panel .lm-TabBar-tab.jp-mod-current .lm-TabBar-tabCloseIcon")')
     wait_until(lambda: script(chromium, discard) or title(chromium) != before, 60, lambda: f'{before} does not close')
 
 
@@ -151,7 +159,7 @@ def test_the_explorer_answers(chromium, server, picture):
     assert not real_errors(errors), errors
     panels = wait_until(lambda: script(chromium, 'return [...document.querySelectorAll(".jp-OutputArea-output img")].filter(i => i.src.startsWith("blob:")).length'), 60, lambda: 'the explorer shows no picture')
     assert panels == 5
-    script(chromium, '[...document.querySelectorAll(".jp-OutputArea-output img")].find(i => i.src.startsWith("blob:")).closest(".jp-OutputArea").scrollIntoView()')
+    script(chromium, '[...document.querySelectorAll(".jp-OutputArea-output img")].find(i => i.src.startsWith("blob:")).closest(".jp-OutputArea").scrollIntoView({block: "center"})')
     time.sleep(2)
     picture('explorer')
     alt = lambda start: script(chromium, 'return [...document.querySelectorAll(".jp-OutputArea-output img")].find(i => i.alt.startsWith(arguments[0]))', start)
