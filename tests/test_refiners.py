@@ -92,7 +92,7 @@ def test_peak_growth_sees_a_large_array():
 
 def test_the_notebook_alone(tmp_path):
     "By plain papermill, in small: tables, figures, claims, and one mIoU by another implementation from the written label maps."
-    parameters = dict(root=str(tmp_path), workers=1, data=dict(DATA, names="voc"), masks=dict(source=["slic"]), network=NET,
+    parameters = dict(root=str(tmp_path), workers=1, data=dict(DATA, names="voc"), masks=dict(source=["slic"]), affinitynet=NET,
                       seeding=dict(SEEDING, crf=dict(clip_es=dict(gaussian=[1, 3], bilateral=[67, 3, 4]))),
                       classification=dict(prompts=dict(n_ctx=2, per_class=False, position="end", std=0.015), background="nouns", training=dict(steps=3, batch_size=3, lr=0.001, warmup=1)),
                       refiners=dict(part="val", maps=["cam", "caa"], sources=["slic"], powers=[1], pamr=dict(iterations=[2], dilations=[[1, 2]]),
