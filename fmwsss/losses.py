@@ -6,12 +6,12 @@
 __all__ = ['CLASSIFICATION_LOSSES', 'SEGMENTATION_LOSSES', 'contrastive_loss', 'bce_loss', 'asymmetric_loss', 'softmax_loss',
            'zlpr_loss', 'cam_activation_loss', 'pixel_cross_entropy', 'named_loss']
 
-# %% ../nbs/08_losses.ipynb #a97b2f01
+# %% ../nbs/08_losses.ipynb #539da6bd
 import math
 import torch
 import torch.nn.functional as F
 
-# %% ../nbs/08_losses.ipynb #3304eb47
+# %% ../nbs/08_losses.ipynb #bdf8e5b0
 def contrastive_loss(logits, labels, reduce='pos_mean', gamma=1.0):
     """Multi-label contrastive loss: every positive class of an image against all its negatives, -log(e^p / (e^p + sum e^n)).
 
@@ -30,7 +30,7 @@ def contrastive_loss(logits, labels, reduce='pos_mean', gamma=1.0):
     if reduce == 'pos_mean': return each.mean()
     return (each / n[pos.nonzero()[:, 0]]).sum() / (n > 0).sum()
 
-# %% ../nbs/08_losses.ipynb #95736094
+# %% ../nbs/08_losses.ipynb #94e76d8a
 def _shift(logits, labels, centre):
     "Logits (N, C) of the classes minus `centre`, and which labels are known: 0 or 1."
     s, known = logits[:, :labels.shape[1]], (labels == 0) | (labels == 1)
@@ -53,7 +53,7 @@ def asymmetric_loss(logits, labels, gamma_pos=0.0, gamma_neg=4.0, margin=0.05, c
     """Asymmetric loss (ASL): binary cross-entropy times (1 - p)^gamma_pos for positives, p_m^gamma_neg for negatives, p_m = max(p - margin, 0).
 
     Arguments as in `bce_loss`; the gammas are 0 or at least 1 (between them the slope is infinite at 0). Mean over all known labels; the
-    authors' code adds up. Source: Ridnik et al., Asymmetric Loss For Multi-Label Classification, ICCV 2021, equations 4 to 7."""
+    authors' code adds up. Source: Ridnik et al., Asymmetric Loss For Multi-Label Classification, ICCV 2021."""
     if any(0 < g < 1 or g < 0 for g in (gamma_pos, gamma_neg)): raise ValueError(f"gamma_pos {gamma_pos} and gamma_neg {gamma_neg} must each be 0 or at least 1")
     s, known = _shift(logits, labels, centre)
     shifted = (s.sigmoid() - margin).clamp(min=0)
@@ -61,12 +61,12 @@ def asymmetric_loss(logits, labels, gamma_pos=0.0, gamma_neg=4.0, margin=0.05, c
     negative = shifted**gamma_neg * (-torch.log1p(-shifted) if margin else F.softplus(s))
     return _mean(torch.where(labels == 1, positive, negative), known)
 
-# %% ../nbs/08_losses.ipynb #a917107c
+# %% ../nbs/08_losses.ipynb #ed54759f
 def softmax_loss(logits, labels):
     """Softmax cross-entropy with the target shared equally among an image's positives: all positives and negatives compete.
 
     Arguments as in `contrastive_loss`; mean over the images with a positive. Never below log(number of positives).
-    Source: Mahajan et al., Exploring the Limits of Weakly Supervised Pretraining, ECCV 2018, section 2.3."""
+    Source: Mahajan et al., Exploring the Limits of Weakly Supervised Pretraining, ECCV 2018."""
     s, known = _shift(logits, labels, 0)
     pos, lowest = labels == 1, torch.finfo(s.dtype).min
     all_ = s.masked_fill(~known, lowest).logsumexp(1)
@@ -75,14 +75,14 @@ def softmax_loss(logits, labels):
 def zlpr_loss(logits, labels, centre=0.0):
     """Zero-bounded log-sum-exp and pairwise rank-based loss: log(1 + sum e^-positives) + log(1 + sum e^negatives), mean over images.
 
-    Arguments as in `bce_loss`. Source: Su et al., ZLPR: A Novel Loss for Multi-label Classification, arXiv 2208.02955, equation 4."""
+    Arguments as in `bce_loss`. Source: Su et al., ZLPR: A Novel Loss for Multi-label Classification, arXiv 2208.02955."""
     s, known = _shift(logits, labels, centre)
     def log_one_plus_sum(x, where): return F.pad(x.masked_fill(~where, torch.finfo(s.dtype).min), (1, 0)).logsumexp(1)
     return _mean(log_one_plus_sum(-s, labels == 1) + log_one_plus_sum(s, labels == 0), known.any(1))
 
 CLASSIFICATION_LOSSES = dict(contrastive=contrastive_loss, bce=bce_loss, asl=asymmetric_loss, softmax=softmax_loss, zlpr=zlpr_loss)
 
-# %% ../nbs/08_losses.ipynb #5bb08555
+# %% ../nbs/08_losses.ipynb #1ffa8a44
 def cam_activation_loss(cams, labels, seeds, norm='l1', reduce='all', detach_max=True, bg_threshold=0.0, eps=1e-5, parts=False):
     """CAM activation loss: lift a CAM to its own maximum where the seed is the class, press it to 0 elsewhere.
 
@@ -115,7 +115,7 @@ def cam_activation_loss(cams, labels, seeds, norm='l1', reduce='all', detach_max
         up, down = (up / (n_fg + eps)).mean() / 2, (down / (n_bg + eps)).mean() / 2
     return (up, down) if parts else up + down
 
-# %% ../nbs/08_losses.ipynb #18ff662b
+# %% ../nbs/08_losses.ipynb #fab6eb2d
 def pixel_cross_entropy(cams, labels, seeds, background=0.5, temperature=0.2):
     """Cross-entropy at every pixel over CAMs scaled by their largest absolute value (detached) and a constant `background` score.
 
