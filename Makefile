@@ -10,6 +10,7 @@ help:
 	@echo "make reproduce   the whole method on the drawn VOC: tables, figures and a page in runs/minivoc (no download, no GPU)"
 	@echo "make test        tests, and every notebook from top to bottom"
 	@echo "make bench       how much faster than the published way of computing, each result checked equal first (10 minutes)"
+	@echo "make test-fullsize  the paper's presets with full-size networks (random weights) on drawn photos: under 20 minutes"
 	@echo "make lab         JupyterLab at the first page"
 	@echo "make course      the students' edition of the labs in build/course (LAB=q01: only that lab)"
 	@echo "make site        the notebooks as a web site in docs/_build/html"
@@ -31,6 +32,10 @@ reproduce: $(VENV)/installed
 test: $(VENV)/installed
 	$(NICE) $(BIN)/python -m pytest tests -n 2 --dist worksteal -q
 	$(MAKE) --no-print-directory test-notebooks
+
+# The paper's presets at full size, with random weights in the published file formats: needs 16 GB of memory and 3 GB of disk.
+test-fullsize: $(VENV)/installed
+	$(BIN)/python tests/fullsize.py
 
 test-notebooks: $(VENV)/installed
 	$(NICE) $(BIN)/python -m pytest tests/notebooks.py -n 2 --dist worksteal -q

@@ -6,14 +6,14 @@
 __all__ = ['NOTEBOOKS', 'app', 'Preset', 'Set', 'Out', 'Quick', 'fail', 'run_folder', 'run_preset', 'show_table', 'reproduce',
            'models', 'plan', 'data', 'check_folder', 'masks', 'export', 'find_labels', 'split_of_run', 'compare']
 
-# %% ../nbs/18_cli.ipynb #764b8b06
-import sys
+# %% ../nbs/18_cli.ipynb #c2037731
+import os
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
-# %% ../nbs/18_cli.ipynb #15f64a1d
+# %% ../nbs/18_cli.ipynb #66b8c2e2
 NOTEBOOKS = ["models", "seeds"]             # what a preset without a list `notebooks` runs
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Learn and reproduce foundation model assisted weakly supervised semantic segmentation: from images and image-level "
@@ -42,6 +42,7 @@ def run_preset(preset, only, set_, out, quiet, quick=False, table="seeds"):
         notebooks = list(runner.load_preset(preset).get("notebooks") or NOTEBOOKS)
         run = runner.reproduce(preset, notebooks, out, only or (), runner.parse_settings(set_ or []), quick=quick, progress=not quiet)
     except (OSError, ValueError) as error: fail(error)
+    if int(os.environ.get("RANK", 0)): raise typer.Exit(0 if all(n["ok"] for n in run["notebooks"]) else 1)      # of several processes the first one speaks
     for image, problem in list(run["skipped"].items())[:5]: typer.secho(f"skipped {image}: {problem}", fg="yellow", err=True)
     if len(run["skipped"]) > 5: typer.secho(f"... and {len(run['skipped']) - 5} more images, see {out / 'report.html'}", fg="yellow", err=True)
     failed = [n for n in run["notebooks"] if not n["ok"]]
@@ -55,7 +56,7 @@ def show_table(path):
     import pandas as pd
     if path.exists() and len(table := pd.read_csv(path)): typer.echo(table.to_string(index=False))
 
-# %% ../nbs/18_cli.ipynb #38b5c497
+# %% ../nbs/18_cli.ipynb #70176c87
 @app.command()
 def reproduce(
     preset: Preset = "minivoc",
@@ -76,7 +77,7 @@ def models(preset: Preset = "minivoc", out: Out = None, quiet: Annotated[bool, t
     "Measure the frozen CLIP and SAM on held-out images: are they good enough for the comparisons above them to mean anything?"
     run_preset(preset, ["models"], None, run_folder(preset, out), quiet, table="models")
 
-# %% ../nbs/18_cli.ipynb #bc7fb537
+# %% ../nbs/18_cli.ipynb #18a89413
 @app.command()
 def plan(
     preset: Preset = "voc2012",
@@ -86,7 +87,7 @@ def plan(
     run: Annotated[Optional[Path], typer.Option(help="An earlier run: its measured seconds replace rough ones (default: runs/<preset>, if it is there).")] = None,
 ):
     "Print the stages of a run with images, files, disk and expected time, and what must be downloaded. Nothing is computed."
-    import os, torch
+    import torch
     from fmwsss import plan as planning, runner
     if device not in ("auto", "cuda", "cpu"): fail(f"--device {device!r} is unknown: use cuda, cpu or auto")
     if device == "auto": device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -99,7 +100,7 @@ def plan(
     typer.echo(table.to_string(index=False, formatters=dict(images="{:,.0f}".format, files="{:,.0f}".format, megabytes="{:,.1f}".format, hours="{:,.2f}".format)))
     typer.echo(f"On {device}: {planning.describe(table)}.")
 
-# %% ../nbs/18_cli.ipynb #6be893aa
+# %% ../nbs/18_cli.ipynb #27381137
 @app.command()
 def data(
     kind: Annotated[str, typer.Argument(help="minivoc (drawn here, no download), voc2012, coco2014, or the path of a folder of your own.")],
@@ -130,7 +131,7 @@ def check_folder(dataset):
     for fault in faults.itertuples(): typer.secho(f"{fault.id}: {fault.problem}", fg="yellow", err=True)
     typer.echo(f"{len(dataset) - len(faults)} of {len(dataset)} images can be read; {len(dataset.classes)} classes: {', '.join(dataset.classes[:20])}")
 
-# %% ../nbs/18_cli.ipynb #445e4544
+# %% ../nbs/18_cli.ipynb #3f4a27b4
 @app.command()
 def masks(
     folder: Annotated[Path, typer.Argument(help="Folder with photos and labels.csv (first line image,labels; then lines such as photo1.jpg,dog;person).")],
@@ -147,7 +148,7 @@ def masks(
     run = run_preset(preset, None, [*(set_ or []), f"data.root={folder.resolve()}"], out, quiet)
     typer.echo(f"{run['seconds']:.0f} s. Masks are in {out / 'pseudo_labels'}; look at {out / 'report.html'}")
 
-# %% ../nbs/18_cli.ipynb #6fefb43c
+# %% ../nbs/18_cli.ipynb #faad95f7
 @app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run, e.g. runs/voc2012.")],
@@ -191,7 +192,7 @@ def split_of_run(run, split, ids):
     dataset.ids = ids
     return dataset
 
-# %% ../nbs/18_cli.ipynb #30d64cbe
+# %% ../nbs/18_cli.ipynb #2eaf3bab
 @app.command()
 def compare(
     run_a: Annotated[Path, typer.Argument(help="Folder of a run.")],
@@ -209,5 +210,5 @@ def compare(
     if len(figures): typer.echo(f"mIoU of the seeds:\n{figures[['row', 'a', 'b', 'difference']].to_string(index=False)}\n")
     typer.echo(f"All tables and figures side by side: {page}")
 
-# %% ../nbs/18_cli.ipynb #043f63be
+# %% ../nbs/18_cli.ipynb #e85fecb5
 if __name__ == "__main__" and "__file__" in globals(): app()

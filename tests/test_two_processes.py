@@ -1,0 +1,57 @@
+"""Two processes share a run's images and batches, and make the tables of one."""
+import os
+import socket
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+SMALL = ["data.images={train: 6, tune: 3, val: 4}", "workers=1", "masks.source=[sam]", "masks.sam.points_per_side=4", "classification.training={steps: 4, batch_size: 5, lr: 0.02, warmup: 1}",
+         "segmentation.training={steps: 2, batch_size: 5, lr: 0.05, warmup: 1}", "strips=1", "seeding.powers=[1, 2]", "seeding.box_thresholds=[0.4]", "seeding.crf={}",
+         "seeding.rules=[{filter_thresh: 0.3, priority: [level, confidence]}]"]
+
+
+def start(out, *launcher):
+    "`fmwsss reproduce` in a process of its own, perhaps through a launcher."
+    command = [sys.executable, *launcher, "-m", "fmwsss.cli", "reproduce", "minivoc", "--only", "seeds", "--quiet", "--out", str(out), *[w for s in SMALL for w in ("--set", s)]]
+    done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ, OMP_NUM_THREADS="1"), timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    printed = start(folder / "two", "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1", "--master-port", str(port))
+    start(folder / "one")
+    return folder / "one", folder / "two", printed
+
+
+def test_the_tables_are_the_same(runs):
+    one, two = (pd.read_csv(run / "tables/seeds.csv") for run in runs[:2])
+    assert list(one.method) == list(two.method) and len(one)
+    for column in ("miou", "precision", "recall"): assert two[column].tolist() == pytest.approx(one[column].tolist(), abs=5e-3), column      # sums in another order; a box of the affinity may flip
+    first, second = (pd.read_csv(run / "tables/settings.csv") for run in runs[:2])
+    pd.testing.assert_frame_equal(first, second)
+    losses = [pd.read_csv(next((run / "cache/prompts_classification").glob("*.csv"))).loss for run in runs[:2]]
+    assert losses[1].tolist() == pytest.approx(losses[0].tolist(), rel=1e-4)
+
+
+def test_each_did_its_share(runs):
+    import json
+    shares = [json.loads((runs[1] / folder / "records/seeds.json").read_text())["stages"] for folder in ("", "processes/1")]
+    alone = json.loads((runs[0] / "records/seeds.json").read_text())["stages"]
+    assert [s["stage"] for s in alone] == [s["stage"] for s in shares[0]] == [s["stage"] for s in shares[1]]
+    for whole, a, b in zip(alone, *shares):
+        if whole["images"]: assert a["computed"] + b["computed"] == whole["computed"] and abs(a["computed"] - b["computed"]) <= 1
+
+
+def test_one_of_them_writes_the_page(runs):
+    _, two, printed = runs
+    assert (two / "report.html").exists() and (two / "run.json").exists() and not (two / "processes/1/report.html").exists()
+    assert printed.count("open ") == 1 and len(list((two / "pseudo_labels/train").glob("*.png"))) == 6
+    assert {p.name for p in (two / "notebooks").iterdir()} == {p.name for p in (two / "processes/1/notebooks").iterdir()} == {"seeds.ipynb"}
