@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['neighbours', 'pixel_affinity', 'pamr']
 
-# %% ../nbs/21_pamr.ipynb #7b0abb6e
+# %% ../nbs/21_pamr.ipynb #8a558b55
 import torch
 import torch.nn.functional as F
 
-# %% ../nbs/21_pamr.ipynb #f8ba6223
+# %% ../nbs/21_pamr.ipynb #f7fa40d8
 def neighbours(x, dilations=(1, 2, 4, 8, 12, 24)):
     "The 8 neighbours of every pixel at every distance: `x` (..., H, W) -> iterator over 8 * len(dilations) tensors (..., H, W); edges are repeated."
     (h, w), r = x.shape[-2:], max(dilations)
@@ -19,19 +19,19 @@ def neighbours(x, dilations=(1, 2, 4, 8, 12, 24)):
             for dx in (-d, 0, d):
                 if dy or dx: yield padded[..., r + dy:r + dy + h, r + dx:r + dx + w]
 
-# %% ../nbs/21_pamr.ipynb #f73fcac1
+# %% ../nbs/21_pamr.ipynb #1457e3fb
 def pixel_affinity(image, dilations=(1, 2, 4, 8, 12, 24), width=0.1):
     """Weights of the neighbours of every pixel: `image` (C, H, W) float -> (8 * len(dilations), H, W), summing to 1 over the neighbours.
 
     softmax of -|colour difference| / (`width` x local standard deviation), mean over channels. Scale and offset of a channel do not matter.
     The standard deviation is over the neighbours and the pixel itself, which counts once for every distance, as published.
     Source: Araslanov & Roth, CVPR 2020, section 4.2 and its code."""
-    around = torch.stack(list(neighbours(image, dilations)))
-    own = image.expand(len(dilations), *image.shape)
-    spread = torch.cat([around, own]).std(0)
-    return (-((around - image).abs() / (width * spread + 1e-8)).mean(1)).softmax(0)
+    steps = torch.stack([n - image for n in neighbours(image, dilations)])
+    count = len(steps) + len(dilations)                                     # the pixel itself: a step of 0 for each distance
+    spread = ((steps.square().sum(0) - steps.sum(0).square() / count) / (count - 1)).clamp(min=0).sqrt()
+    return steps.abs_().div_(-width * spread - 1e-8).mean(1).softmax(0)
 
-# %% ../nbs/21_pamr.ipynb #48cdfae0
+# %% ../nbs/21_pamr.ipynb #14e8cbc4
 def pamr(image, maps, iterations=10, dilations=(1, 2, 4, 8, 12, 24), width=0.1):
     """Pixel-adaptive mask refinement: `maps` (K, H, W) after `iterations` weighted means over the neighbours of like colour.
 
@@ -41,5 +41,8 @@ def pamr(image, maps, iterations=10, dilations=(1, 2, 4, 8, 12, 24), width=0.1):
     maps, pixels = torch.as_tensor(maps, dtype=torch.float32), torch.as_tensor(image).movedim(-1, 0).float()
     if maps.shape[-2:] != pixels.shape[-2:]: raise ValueError(f'maps of {maps.shape[-2]}x{maps.shape[-1]} for an image of {pixels.shape[-2]}x{pixels.shape[-1]}: resize them first')
     weights = pixel_affinity(pixels.to(maps.device), dilations, width)
-    for _ in range(iterations): maps = sum(w * m for w, m in zip(weights, neighbours(maps, dilations)))
+    for _ in range(iterations):
+        mean = torch.zeros_like(maps)
+        for w, m in zip(weights, neighbours(maps, dilations)): mean.addcmul_(w, m)
+        maps = mean
     return maps
