@@ -4,10 +4,11 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 NICE    = OMP_NUM_THREADS=1
 
-.PHONY: test-faults reproduce three-seeds test test-notebooks test-browser lab course site pretrain readme export clean help bench
+.PHONY: benchmark test-faults reproduce test test-notebooks test-browser lab course site pretrain readme export clean help bench
 
 help:
-	@echo "make reproduce   the whole method on the drawn VOC: tables, figures and a page in runs/minivoc (no download, no GPU)"
+	@echo "make reproduce   the whole method and its benchmarks on the drawn VOC, with few pictures: tables, figures and a page in runs/minivoc (no download, no GPU)"
+	@echo "make benchmark   the same in full: about 25 minutes on two cores"
 	@echo "make test        tests, and every notebook from top to bottom"
 	@echo "make bench       how much faster than the published way of computing, each result checked equal first (10 minutes)"
 	@echo "make test-fullsize  the paper's presets with full-size networks (random weights) on drawn photos: under 20 minutes"
@@ -16,7 +17,7 @@ help:
 	@echo "make site        the notebooks as a web site in docs/_build/html"
 	@echo "make test-browser  JupyterLab, the path, the explorer and the report in a real Chromium; pictures in runs/browser"
 	@echo "make export      nbs/*.ipynb -> fmwsss/*.py, notebooks cleaned"
-	@echo "make three-seeds the main job with two more seeds, to see how much they differ"
+	@echo "make the main job with two more seeds, to see how much they differ"
 	@echo "make readme      results of the last run into nbs/index.ipynb, and that into README.md"
 	@echo "make pretrain    train the miniature CLIP and SAM again (hours; the trained ones are in fmwsss/weights)"
 
@@ -27,6 +28,9 @@ $(VENV)/installed: settings.ini setup.py
 	@touch $@
 
 reproduce: $(VENV)/installed
+	$(BIN)/fmwsss reproduce minivoc --quick --out runs/minivoc
+
+benchmark: $(VENV)/installed
 	$(BIN)/fmwsss reproduce minivoc
 
 test: $(VENV)/installed
@@ -56,11 +60,6 @@ readme: $(VENV)/installed
 	$(BIN)/python nbs/readme.py --take
 	cd nbs && ../$(BIN)/jupyter nbconvert --to notebook --execute --inplace index.ipynb && ../$(BIN)/nbdev_clean --fname index.ipynb
 	$(BIN)/python nbs/readme.py
-
-# The same with two more seeds of everything random; the pictures and masks are those of the first run.
-three-seeds: reproduce
-	for seed in 1 2; do mkdir -p runs/minivoc-seed$$seed && cp -alf runs/minivoc/cache runs/minivoc-seed$$seed/ && \
-	$(BIN)/fmwsss reproduce minivoc --only seeds --set seed=$$seed --set data_root=runs/minivoc/data --out runs/minivoc-seed$$seed || exit 1; done
 
 clean:
 	rm -rf runs build dist *.egg-info
