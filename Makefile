@@ -12,12 +12,12 @@ help:
 	@echo "make test        tests, and every notebook from top to bottom"
 	@echo "make bench       how much faster than the published way of computing, each result checked equal first (10 minutes)"
 	@echo "make test-fullsize  the paper's presets with full-size networks (random weights) on drawn photos: under 20 minutes"
+	@echo "make test-faults    a run killed at twenty moments, faults put in, any bytes to the parsers: under 40 minutes"
 	@echo "make lab         JupyterLab at the first page"
 	@echo "make course      the students' edition of the labs in build/course (LAB=q01: only that lab)"
 	@echo "make site        the notebooks as a web site in docs/_build/html"
 	@echo "make test-browser  JupyterLab, the path, the explorer and the report in a real Chromium; pictures in runs/browser"
 	@echo "make export      nbs/*.ipynb -> fmwsss/*.py, notebooks cleaned"
-	@echo "make the main job with two more seeds, to see how much they differ"
 	@echo "make readme      results of the last run into nbs/index.ipynb, and that into README.md"
 	@echo "make pretrain    train the miniature CLIP and SAM again (hours; the trained ones are in fmwsss/weights)"
 
