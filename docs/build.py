@@ -34,11 +34,11 @@ def cells_for_readers(notebook):
 
 
 def clickable_path(notebook):
-    "The path figure as part of the page, so that its boxes can be clicked, instead of a picture with an image map."
+    "The path figure as part of the page, so that its boxes can be clicked, instead of a picture with links laid over it."
     svg = (ROOT / "nbs" / "images" / "path.svg").read_text(encoding="utf-8")
     svg = re.sub(r'href="\.\./([^"]+)\.ipynb"', r'href="\1.html"', svg).replace('height="716"', 'style="max-width:100%;height:auto"').strip()
     for cell in notebook["cells"]:
-        if cell["cell_type"] == "markdown": cell["source"] = re.sub(r'<img src="images/path\.svg".*?</map>', lambda _: svg, "".join(cell["source"]), flags=re.S)
+        if cell["cell_type"] == "markdown": cell["source"] = re.sub(r'<div [^>]*id="path">.*?</div>', lambda _: svg, "".join(cell["source"]), flags=re.S)
     return notebook
 
 

@@ -1,6 +1,6 @@
 """The path through the chapters as one figure: `python docs/path.py` writes nbs/images/path.svg, each box a link to its chapter.
 
-`--map` prints the same links as an HTML image map, for places that show the figure as a picture (a picture's own links cannot be clicked)."""
+`--map` prints the picture with its links as HTML for a Markdown cell (the links inside a picture cannot be clicked)."""
 import sys
 from html import escape
 from pathlib import Path
@@ -59,9 +59,11 @@ def figure():
 
 
 def image_map():
-    "The same links as an HTML image map, for the figure shown 1000 pixels wide."
-    areas = [f'<area shape="rect" coords="{x},{y},{x + width(y)},{y + H}" href="{chapter(n)}" alt="{n:02} {escape(name)}">' for n, (name, _, x, y, _) in BOXES.items() if chapter(n)]
-    return "\n".join([f'<img src="images/path.svg" width="{WIDTH}" alt="The path through the chapters, from image and labels to pseudo label" usemap="#path">', '<map name="path">', *areas, "</map>"])
+    "The figure for a Markdown cell: the picture, and a link over each box (JupyterLab drops HTML image maps and links inside pictures)."
+    place = lambda x, y: f"display:block;position:absolute;left:{x}px;top:{y}px;width:{width(y)}px;height:{H}px"
+    links = [f'<a href="{chapter(n)}" title="{n:02} {escape(name)}" style="{place(x, y)}"></a>' for n, (name, _, x, y, _) in BOXES.items() if chapter(n)]
+    picture = f'<img src="images/path.svg" width="{WIDTH}" alt="The path through the chapters, from image and labels to pseudo label" style="max-width:none">'
+    return "\n".join([f'<div style="position:relative;width:{WIDTH}px" id="path">', picture, *links, "</div>"])
 
 
 if __name__ == "__main__":

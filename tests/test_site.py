@@ -67,7 +67,12 @@ def test_the_path_shows_every_chapter():
 
 def test_index_has_the_current_map():
     text = prose(ROOT / "nbs" / "index.ipynb")
-    if 'usemap="#path"' in text: assert path_figure.image_map() in text, "put what `python docs/path.py --map` prints into nbs/index.ipynb"
+    if 'images/path.svg' in text: assert path_figure.image_map() in text, "put what `python docs/path.py --map` prints into nbs/index.ipynb"
+
+
+def test_the_site_shows_the_path_with_its_own_links():
+    page = build.clickable_path(dict(cells=[dict(cell_type="markdown", source=["before\n", "\n", path_figure.image_map(), "\n\nafter"])]))["cells"][0]["source"]
+    assert page.startswith("before\n\n<svg") and page.endswith("</svg>\n\nafter") and 'href="06_cam.html"' in page and "ipynb" not in page
 
 
 def test_readers_see_no_directives():

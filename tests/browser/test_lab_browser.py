@@ -127,6 +127,12 @@ def test_first_page_and_its_links(chromium, server, picture):
     scroll_to(chromium, 'The path')
     picture('path')
     assert script(chromium, 'return [...document.querySelectorAll(".jp-MarkdownOutput img")].every(i => i.naturalWidth > 0)'), 'a picture of the first page is missing'
+    box = 'return document.querySelector("[data-jupyter-id=path] a[title^=\\"06\\"]")'
+    if script(chromium, box):                                    # the figure: a link lies over each box
+        press(chromium, box)
+        wait_until(lambda: title(chromium).startswith('06'), 90, lambda: f'the box 06 leads to {title(chromium)!r}')
+        close_tab(chromium)
+        wait_until(lambda: 'index' in title(chromium), 60, lambda: 'the first page did not come back')
     wanted = script(chromium, 'return [...document.querySelectorAll(".jp-MarkdownOutput table a")].map(a => a.textContent.trim()).filter(t => /^\\d\\d /.test(t))')
     assert len(wanted) >= 20
     for name in wanted:
