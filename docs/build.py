@@ -100,7 +100,8 @@ def table_of_contents(chapters, labs, results, modules):
     "Jupyter Book's _toc.yml as JSON, which is YAML too."
     files = lambda paths: [dict(file=p.relative_to(ROOT).with_suffix("").as_posix()) for p in paths]
     number = lambda p: int(p.stem[:2])
-    pick = lambda low, high: files([p for p in chapters if low <= number(p) < high])
+    numbered = lambda p: dict(file=f"nbs/{p.stem}", title=f"{p.stem[:2]} {title(p)}")
+    pick = lambda low, high: [numbered(p) for p in chapters if low <= number(p) < high]
     page = lambda *names: [dict(file=f"docs/{n}") for n in names if (DOCS / f"{n}.md").exists()]
     parts = [("The path", pick(0, 14)), ("In batch", pick(14, 20)), ("Rivals and tools", pick(20, 30)), ("How the miniatures were made", pick(30, 99)), ("Labs", files(labs)),
              ("Results", page("gallery") + files(results)), ("For lecturers", page("lecturer")), ("Reference", page("scale", "api") + [dict(file=f"api/{m}") for m in modules] + [dict(file="CONTRIBUTING"), dict(file="fmwsss/weights/MODEL_CARD")])]
