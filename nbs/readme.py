@@ -21,15 +21,11 @@ def results():
     val = seeds[seeds.split == "val"]
     methods = list(dict.fromkeys(val.method))
     value = lambda task, method: 100 * val[(val.task == task) & (val.method == method)].miou.item()
-    spread = pd.read_csv(IMAGES / "three_seeds.csv") if (IMAGES / "three_seeds.csv").exists() else None
-    def cell(task, method):
-        if spread is None: return f"{value(task, method):.1f}"
-        own = 100 * spread[(spread.task == task) & (spread.method == method) & (spread.split == "val")].miou
-        return f"{value(task, method):.1f} ({own.min():.1f} to {own.max():.1f})"
+    cell = lambda task, method: f"{value(task, method):.1f}"
     rows = [["method", "coarse (classification task)", "fine (segmentation task)"]]
     rows += [[NAMES.get(m, m), cell("classification", m), cell("segmentation", m)] for m in methods]
     lines = [f"mIoU in % of the seeds on {int(val.images.iloc[0])} held-out drawn pictures (`val`), image-level labels given; preset `{about['preset']}`, seed {about['seed']}, commit "
-             f"`{about['commit'][:10]}`, {about['seconds']:.0f} s on {about['cores']} cores." + ("" if spread is None else " In brackets: lowest and highest of three seeds."), "",
+             f"`{about['commit'][:10]}`, {about['seconds']:.0f} s on {about['cores']} cores." , "",
              markdown_table(rows), "", f"Fine seeds against coarse seeds (SAMS): {value('segmentation', 'sams') - value('classification', 'sams'):+.1f} points. The claims of the paper, each with "
              "a 95 % interval and whether it holds here, are on the page and in `tables/claims.csv`; what prompt learning did at each learning rate is in `tables/prompt_learning.csv`.", "", "The frozen models on the same pictures, and what they should reach:", "",
              markdown_table([["model", "measure", "value", "target"]] + [[r.model, r.measure, f"{r.value:.3f}", "" if pd.isna(r.target) else f"{r.target:.2f}"] for r in models.itertuples()])]
@@ -51,11 +47,6 @@ def take_results(run=RUNS / "minivoc"):
     made = json.loads((run / "run.json").read_text())
     about = dict(preset=made["preset"], commit=made["commit"], seed=made["parameters"]["seed"], seconds=sum(n["seconds"] for n in made["notebooks"]), cores=made["machine"]["cores"])
     (IMAGES / "about.json").write_text(json.dumps(about, indent=1) + "\n")
-    others = [p for p in (RUNS / f"minivoc-seed{s}" / "tables" / "seeds.csv" for s in (1, 2)) if p.exists()]
-    if len(others) == 2:
-        import pandas as pd
-        every = [pd.read_csv(p).assign(seed=k) for k, p in enumerate([run / "tables" / "seeds.csv", *others])]
-        pd.concat(every)[["seed", "task", "method", "split", "miou"]].to_csv(IMAGES / "three_seeds.csv", index=False)
 
 
 def readme():
@@ -69,7 +60,8 @@ def readme():
             if (text := output.get("data", {}).get("text/markdown")): parts.append("".join(text))
             elif (text := output.get("data", {}).get("text/plain")) and "image/jpeg" not in output["data"]: parts.append("```\n" + "".join(text) + "\n```")
     text = "\n\n".join(parts)
-    text = re.sub(r"\]\((\w+\.ipynb|images/)", r"](nbs/\1", text)
+    text = re.sub(r'<div [^>]*id="path">.*?</div>', "![From image and labels to pseudo label: every box is a chapter](images/path.svg)", text, flags=re.S)
+    text = re.sub(r"\]\((\w+\.ipynb|labs/|images/)", r"](nbs/\1", text)
     return "<!-- made from nbs/index.ipynb by `make readme`; edit that -->\n\n" + text.replace("](../", "](") + "\n"
 
 

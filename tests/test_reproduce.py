@@ -6,12 +6,16 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fmwsss.cli import NOTEBOOKS
+from sklearn.metrics import jaccard_score
+
 from fmwsss.runner import merge, parse_settings, reproduce
+
+NOTEBOOKS = ["models", "seeds", "segmentation", "baselines", "efficiency", "gallery", "published"]      # refiners and ablations have tests of their own
 
 SMALL = parse_settings(["data.images={train: 10, tune: 6, val: 6}", "workers=1", "masks.sam.points_per_side=6", "classification.training.steps=6",
                         "segmentation.training.steps=3", "classification.training.warmup=1", "segmentation.training.warmup=1", "strips=2",
-                        "seeding.powers=[1, 2]", "seeding.box_thresholds=[0.4]"])
+                        "seeding.powers=[1, 2]", "seeding.box_thresholds=[0.4]", "network_training={steps: 3, batch_size: 4, warmup: 1}", "sharpness_images=6", "plain_cam.steps=5",
+                        "efficiency={images: 2, growth_images: [2, 4], growth_classes: [1, 2], growth_masks: [4, 8], growth_sides: [64, 128], repeats: 1, training_steps: 1, affinity: {images: 3, steps: 2}}"])
 
 
 @pytest.fixture(scope="module")
@@ -36,16 +40,37 @@ def test_tables(run):
     assert set(pd.read_csv(run[0] / "tables" / "claims.csv").holds) <= {"yes", "no", "undecided"}
 
 
-def test_a_figure_of_the_table_by_another_implementation(run):
-    "mIoU of the fine SAMS seeds of the training images, from the written pseudo labels, with scikit-learn's rule spelled out."
-    out, (table, labels) = run[0], (pd.read_csv(run[0] / "tables" / "seeds.csv"), sorted((run[0] / "pseudo_labels" / "train").glob("*.png")))
-    pairs = [(np.array(Image.open(p)), np.array(Image.open(out / "data" / "SegmentationClass" / p.name))) for p in labels]
-    pred, true = (np.concatenate([p[k].ravel() for p in pairs]) for k in (0, 1))
-    ious = [((pred == c) & (true == c)).sum() / ((pred == c) | (true == c)).sum() for c in np.unique(true)]
+def miou_of(folder, truth):
+    "Mean over the classes of the truth of scikit-learn's Jaccard score, from label maps on disk."
+    files = sorted(folder.glob("*.png"))
+    pred, true = (np.concatenate([np.array(Image.open(f / p.name)).ravel() for p in files]) for f in (folder, truth))
+    assert len(files) and Image.open(files[0]).mode == "P"
+    known = true != 255
+    return jaccard_score(true[known], pred[known], labels=np.unique(true[known]), average="macro")
+
+
+def test_figures_of_the_tables_by_another_implementation(run):
+    out, truth = run[0], run[0] / "data" / "SegmentationClass"
+    seeds = pd.read_csv(out / "tables" / "seeds.csv")
     method = "sams" if json.loads((out / "records" / "seeds.json").read_text())["default_masks"] == "sam" else "sams_felzenszwalb"
-    row = table[(table.task == "segmentation") & (table.split == "train") & (table.method == method)]
-    assert len(labels) == 10 and Image.open(labels[0]).mode == "P"
-    assert row.miou.item() == pytest.approx(np.mean(ious), abs=1e-4)
+    row = seeds[(seeds.task == "segmentation") & (seeds.split == "train") & (seeds.method == method)]
+    assert row.miou.item() == pytest.approx(miou_of(out / "pseudo_labels" / "train", truth), abs=1e-4)
+    for name in ("segmentation", "baselines"):
+        (folder,), table = (out / "label_maps" / name).iterdir(), pd.read_csv(out / "tables" / f"{name}.csv")
+        row = table[(table.method == folder.name) & (table.split == "val")]
+        assert row.miou.item() == pytest.approx(miou_of(folder, truth), abs=1e-4), name
+
+
+def test_published_figures_stand_apart(run):
+    table = pd.read_csv(run[0] / "tables" / "published.csv")
+    assert (table.published_miou.notna() != table.measured_miou.notna()).all() and table.source.notna().all()
+    assert set(table[table.published_miou.notna()].dataset) == {"voc2012", "coco2014"} and set(table[table.measured_miou.notna()].dataset) == {"minivoc"}
+
+
+def test_claims_of_all_notebooks_are_in_one_table(run):
+    tables = run[0] / "tables"
+    claims, parts = pd.read_csv(tables / "claims.csv"), [pd.read_csv(f) for f in sorted(tables.glob("claims_*.csv"))]
+    assert len(parts) >= 3 and len(claims) == sum(map(len, parts)) and set(claims.claim) == {c for p in parts for c in p.claim}
 
 
 def test_record_and_page(run):
