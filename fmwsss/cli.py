@@ -6,14 +6,14 @@
 __all__ = ['NOTEBOOKS', 'app', 'Preset', 'Set', 'Out', 'Quick', 'fail', 'run_folder', 'run_preset', 'show_table', 'reproduce',
            'models', 'plan', 'data', 'check_folder', 'masks', 'export', 'find_labels', 'split_of_run', 'compare']
 
-# %% ../nbs/18_cli.ipynb #c2037731
+# %% ../nbs/18_cli.ipynb #b29b5b2f
 import os
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
-# %% ../nbs/18_cli.ipynb #66b8c2e2
+# %% ../nbs/18_cli.ipynb #3261d22e
 NOTEBOOKS = ["models", "seeds"]             # what a preset without a list `notebooks` runs
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Learn and reproduce foundation model assisted weakly supervised semantic segmentation: from images and image-level "
@@ -39,8 +39,9 @@ def run_preset(preset, only, set_, out, quiet, quick=False, table="seeds"):
     "Run a preset's notebooks, print a table and what was skipped; an error ends in one line."
     from fmwsss import runner
     try:
-        notebooks = list(runner.load_preset(preset).get("notebooks") or NOTEBOOKS)
-        run = runner.reproduce(preset, notebooks, out, only or (), runner.parse_settings(set_ or []), quick=quick, progress=not quiet)
+        changes = runner.parse_settings(set_ or [])
+        notebooks = list(runner.parameters_of(preset, quick, changes).get("notebooks") or NOTEBOOKS)
+        run = runner.reproduce(preset, notebooks, out, only or (), changes, quick=quick, progress=not quiet)
     except (OSError, ValueError) as error: fail(error)
     if int(os.environ.get("RANK", 0)): raise typer.Exit(0 if all(n["ok"] for n in run["notebooks"]) else 1)      # of several processes the first one speaks
     for image, problem in list(run["skipped"].items())[:5]: typer.secho(f"skipped {image}: {problem}", fg="yellow", err=True)
@@ -56,7 +57,7 @@ def show_table(path):
     import pandas as pd
     if path.exists() and len(table := pd.read_csv(path)): typer.echo(table.to_string(index=False))
 
-# %% ../nbs/18_cli.ipynb #70176c87
+# %% ../nbs/18_cli.ipynb #047caeb3
 @app.command()
 def reproduce(
     preset: Preset = "minivoc",
@@ -77,7 +78,7 @@ def models(preset: Preset = "minivoc", out: Out = None, quiet: Annotated[bool, t
     "Measure the frozen CLIP and SAM on held-out images: are they good enough for the comparisons above them to mean anything?"
     run_preset(preset, ["models"], None, run_folder(preset, out), quiet, table="models")
 
-# %% ../nbs/18_cli.ipynb #18a89413
+# %% ../nbs/18_cli.ipynb #f78fd42b
 @app.command()
 def plan(
     preset: Preset = "voc2012",
@@ -100,7 +101,7 @@ def plan(
     typer.echo(table.to_string(index=False, formatters=dict(images="{:,.0f}".format, files="{:,.0f}".format, megabytes="{:,.1f}".format, hours="{:,.2f}".format)))
     typer.echo(f"On {device}: {planning.describe(table)}.")
 
-# %% ../nbs/18_cli.ipynb #27381137
+# %% ../nbs/18_cli.ipynb #a55af8a3
 @app.command()
 def data(
     kind: Annotated[str, typer.Argument(help="minivoc (drawn here, no download), voc2012, coco2014, or the path of a folder of your own.")],
@@ -131,7 +132,7 @@ def check_folder(dataset):
     for fault in faults.itertuples(): typer.secho(f"{fault.id}: {fault.problem}", fg="yellow", err=True)
     typer.echo(f"{len(dataset) - len(faults)} of {len(dataset)} images can be read; {len(dataset.classes)} classes: {', '.join(dataset.classes[:20])}")
 
-# %% ../nbs/18_cli.ipynb #3f4a27b4
+# %% ../nbs/18_cli.ipynb #965858ec
 @app.command()
 def masks(
     folder: Annotated[Path, typer.Argument(help="Folder with photos and labels.csv (first line image,labels; then lines such as photo1.jpg,dog;person).")],
@@ -148,7 +149,7 @@ def masks(
     run = run_preset(preset, None, [*(set_ or []), f"data.root={folder.resolve()}"], out, quiet)
     typer.echo(f"{run['seconds']:.0f} s. Masks are in {out / 'pseudo_labels'}; look at {out / 'report.html'}")
 
-# %% ../nbs/18_cli.ipynb #faad95f7
+# %% ../nbs/18_cli.ipynb #f040c4fe
 @app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run, e.g. runs/voc2012.")],
@@ -192,7 +193,7 @@ def split_of_run(run, split, ids):
     dataset.ids = ids
     return dataset
 
-# %% ../nbs/18_cli.ipynb #2eaf3bab
+# %% ../nbs/18_cli.ipynb #1bc9d647
 @app.command()
 def compare(
     run_a: Annotated[Path, typer.Argument(help="Folder of a run.")],
@@ -210,5 +211,5 @@ def compare(
     if len(figures): typer.echo(f"mIoU of the seeds:\n{figures[['row', 'a', 'b', 'difference']].to_string(index=False)}\n")
     typer.echo(f"All tables and figures side by side: {page}")
 
-# %% ../nbs/18_cli.ipynb #e85fecb5
+# %% ../nbs/18_cli.ipynb #6fe41031
 if __name__ == "__main__" and "__file__" in globals(): app()
