@@ -34,7 +34,7 @@ benchmark: $(VENV)/installed
 	$(BIN)/fmwsss reproduce minivoc
 
 test: $(VENV)/installed
-	$(NICE) $(BIN)/python -m pytest tests -n 2 --dist worksteal -q
+	$(NICE) $(BIN)/python -m pytest tests -n 2 --dist loadgroup -q
 	$(MAKE) --no-print-directory test-notebooks
 
 # The paper's presets at full size, with random weights in the published file formats: needs 16 GB of memory and 3 GB of disk.

@@ -7,6 +7,8 @@ from PIL import Image
 from fmwsss.method import CLAIM_COLUMNS
 from fmwsss.runner import parse_settings, reproduce
 
+pytestmark = pytest.mark.xdist_group("ablations")      # one process runs it: the run is made once
+
 SMALL = parse_settings(["data.images={train: 6, tune: 4, val: 5}", "workers=1", "masks.sam.points_per_side=6", "seeding.powers=[1, 2]", "seeding.box_thresholds=[0.4]",
                         "seeds=[0, 1]", "ablation_images={train: 5, tune: 3, val: 4, masks_tune: 2, masks_val: 2}",
                         "ablation_training={classification: {steps: 2, warmup: 0, batch_size: 4}, segmentation: {steps: 1, warmup: 0, batch_size: 2}}"])

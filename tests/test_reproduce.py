@@ -10,6 +10,8 @@ from sklearn.metrics import jaccard_score
 
 from fmwsss.runner import merge, parse_settings, reproduce
 
+pytestmark = pytest.mark.xdist_group("reproduce")      # one process runs it: the run is made once
+
 NOTEBOOKS = ["models", "seeds", "segmentation", "baselines", "efficiency", "gallery", "published"]      # refiners and ablations have tests of their own
 
 SMALL = parse_settings(["data.images={train: 10, tune: 6, val: 6}", "workers=1", "masks.sam.points_per_side=6", "classification.training.steps=6",

@@ -7,6 +7,8 @@ import sys
 import pandas as pd
 import pytest
 
+pytestmark = pytest.mark.xdist_group("two_processes")      # one process runs it: the run is made once
+
 SMALL = ["data.images={train: 6, tune: 3, val: 4}", "workers=1", "masks.source=[sam]", "masks.sam.points_per_side=4", "classification.training={steps: 4, batch_size: 5, lr: 0.02, warmup: 1}",
          "segmentation.training={steps: 2, batch_size: 5, lr: 0.05, warmup: 1}", "strips=1", "seeding.powers=[1, 2]", "seeding.box_thresholds=[0.4]", "seeding.crf={}",
          "seeding.rules=[{filter_thresh: 0.3, priority: [level, confidence]}]"]
