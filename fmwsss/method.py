@@ -30,10 +30,7 @@ from .training import AugmentedViews, FrozenViews, classification_loss, segmenta
 # %% ../nbs/19_method.ipynb #07044051
 def first(dataset, n):
     "The first `n` images of a data set (None: all), as a data set."
-    if n is None or n >= len(dataset): return dataset
-    part = copy.copy(dataset)
-    part.ids = dataset.ids[:n]
-    return part
+    return dataset if n is None or n >= len(dataset) else subset(dataset, dataset.ids[:n])
 
 
 def open_splits(root, kind="minivoc", splits=None, images=None, knobs=None, options=None, workers=1):
@@ -103,7 +100,8 @@ class Setting:
         self.run, self.stores = Run(root, workers, strict, progress), {}
         data = dict(data)
         names = data.pop("names", "voc")
-        self.data = open_splits(Path(data.pop("root", None) or self.root / "data"), workers=workers, **data)
+        opened = open_splits(Path(data.pop("root", None) or self.root / "data"), workers=workers, **data)
+        self.data = {part: readable(self.run, dataset) for part, dataset in opened.items()}
         self.class_names, self.background = prompt_names(names, self.data["train"].classes)
         self.sources = [masks["source"]] if isinstance(masks["source"], str) else list(masks["source"])
 

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['PACKAGE', 'digest', 'code_digest', 'file_digest', 'Store', 'write_atomic', 'Run', 'begin_stage', 'end_stage',
-           'run_chunk', 'worker_context', 'end_with_parent', 'start_worker', 'run_in_worker', 'masks_setup',
-           'masks_stage', 'model_digest', 'prompts_stage', 'pack', 'unpack', 'cams_setup', 'cams_of_group',
-           'refined_maps', 'same_size', 'cams_stage', 'full_size', 'seed_of', 'crf_seed', 'seeds_setup', 'load_masks',
-           'seeds_stage', 'write_pseudo_labels', 'confusions', 'miou', 'choose', 'bootstrap_gain']
+           'run_chunk', 'worker_context', 'end_with_parent', 'start_worker', 'run_in_worker', 'subset',
+           'readable_setup', 'readable', 'masks_setup', 'masks_stage', 'model_digest', 'prompts_stage', 'pack',
+           'unpack', 'cams_setup', 'cams_of_group', 'refined_maps', 'same_size', 'cams_stage', 'full_size', 'seed_of',
+           'crf_seed', 'seeds_setup', 'load_masks', 'seeds_stage', 'write_pseudo_labels', 'confusions', 'miou',
+           'choose', 'bootstrap_gain']
 
-# %% ../nbs/14_pipeline.ipynb #976b1cb9
-import contextlib, csv, hashlib, importlib, json, os, threading, time
+# %% ../nbs/14_pipeline.ipynb #83091b7a
+import contextlib, copy, csv, hashlib, importlib, json, os, threading, time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_all_start_methods, get_context, parent_process
 from pathlib import Path
@@ -36,7 +37,7 @@ from .training import fit, processes, use_own_gpu
 
 PACKAGE = Path(fmwsss.__file__).resolve().parent
 
-# %% ../nbs/14_pipeline.ipynb #15a0d2d3
+# %% ../nbs/14_pipeline.ipynb #1306d0e4
 def digest(*parts, length=12):
     "Short hash of anything that JSON can write (order of dictionary keys does not matter)."
     text = json.dumps(parts, sort_keys=True, default=str)
@@ -54,7 +55,7 @@ def file_digest(path):
     path = Path(path)
     return digest(hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else str(path))
 
-# %% ../nbs/14_pipeline.ipynb #8a422da8
+# %% ../nbs/14_pipeline.ipynb #fc6730f2
 class Store:
     """A folder of per-image results `<root>/<stage>/<key>/`, the settings that made them beside (`settings.json`).
 
@@ -107,7 +108,7 @@ def write_atomic(path, write):
         os.replace(beside, path)
     finally: beside.unlink(missing_ok=True)
 
-# %% ../nbs/14_pipeline.ipynb #3b493842
+# %% ../nbs/14_pipeline.ipynb #580499cd
 class Run:
     """A run folder with its cache and its record.
 
@@ -216,7 +217,34 @@ def start_worker(setup, args, threads, *more):
 
 def run_in_worker(indices): return run_chunk(run_in_worker.compute, indices, *run_in_worker.more)
 
-# %% ../nbs/14_pipeline.ipynb #fcae7f8c
+# %% ../nbs/14_pipeline.ipynb #5d1a74dc
+def subset(dataset, ids):
+    "The images `ids` of a data set, as a data set."
+    part = copy.copy(dataset)
+    part.ids = list(ids)
+    return part
+
+
+def readable_setup(dataset):
+    "Setup of the first stage: picture, labels and mask are read once -> the picture's size (H, W)."
+    def compute(indices):
+        for i in indices:
+            size = dataset.image(i).shape[:2]
+            dataset.labels(i), dataset.mask(i)
+            yield dict(size=np.array(size)), {}
+    return compute
+
+
+def readable(run, dataset):
+    "The data set without the images that cannot be read (skipped and told by `run`). Raises ValueError if none can."
+    stamps = {image_id: dataset.fingerprint(i) for i, image_id in enumerate(dataset.ids)}
+    store = run.stage("readable", dict(code=code_digest("data")), dataset, readable_setup, dataset, batch=32, part=dataset.split, stamps=stamps,
+                      workers=None if len(dataset) > 2000 else 1)
+    found = [image_id for image_id in dataset.ids if store.has(image_id)]
+    if not found: raise ValueError(f"no image of split {dataset.split!r} can be read, e.g. {next(iter(run.skipped.values()))}")
+    return dataset if len(found) == len(dataset) else subset(dataset, found)
+
+# %% ../nbs/14_pipeline.ipynb #a3205aa1
 def masks_setup(dataset, source, model, weights, device, settings):
     "Setup of the mask stage: SAM's automatic masks, or Felzenszwalb or SLIC superpixels."
     classical = dict(felzenszwalb=felzenszwalb_masks, slic=slic_masks)
@@ -246,7 +274,7 @@ def model_digest(model, weights=None):
     packaged = PACKAGE / "weights" / f"{model}.safetensors"
     return file_digest(weights or (packaged if packaged.exists() else model))
 
-# %% ../nbs/14_pipeline.ipynb #7f01ad1a
+# %% ../nbs/14_pipeline.ipynb #68585d16
 def prompts_stage(run, name, clip, names, source, loss, key, learner, device="cpu", **training):
     """Train (or load) prompts -> (PromptLearner, history). `key`: what source and loss depend on; `learner`: PromptLearner options."""
     settings = dict(key, names=names, learner=learner, training=training, code=code_digest("prompts", "training", "losses", "cam", "features"))
@@ -259,7 +287,7 @@ def prompts_stage(run, name, clip, names, source, loss, key, learner, device="cp
                             reused=training["steps"] if done else 0, **end_stage(start)))
     return prompts, history
 
-# %% ../nbs/14_pipeline.ipynb #c883f43d
+# %% ../nbs/14_pipeline.ipynb #f86e36c5
 def pack(maps):
     "(K, h, w) float -> dictionary of float16 maps scaled to [-1, 1] and their scales."
     scale = np.abs(maps).max((1, 2), keepdims=True) + 1e-30 if len(maps) else np.ones((0, 1, 1))
@@ -339,7 +367,7 @@ def full_size(arrays, name):
     "Stored map `name` at image resolution: (K, H, W) float32, bilinear."
     return resize_maps(unpack(arrays, name), arrays["size"]).numpy()
 
-# %% ../nbs/14_pipeline.ipynb #120b4376
+# %% ../nbs/14_pipeline.ipynb #7f30e296
 def seed_of(method, cams, classes, image=None, masks=None, power=1.0, crf=None, **sams_settings):
     """One label map (H, W) uint8 from the CAMs (K, H, W) of `classes` (K,), 0-based.
 
@@ -393,7 +421,7 @@ def write_pseudo_labels(dataset, seeds, folder):
         if seeds.has(image_id): save_label(folder / f"{image_id}.png", seeds.load(image_id)["seed"])
     return folder
 
-# %% ../nbs/14_pipeline.ipynb #ae96bf7c
+# %% ../nbs/14_pipeline.ipynb #f43561b4
 def confusions(dataset, predict):
     "Confusion matrix of every image with a mask: (N, n, n) int64, rows truth, columns prediction. predict(i) -> (H, W) label, or None: left out."
     found = ((predict(i), dataset.mask(i)) for i in range(len(dataset)))

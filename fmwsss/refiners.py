@@ -11,7 +11,6 @@ __all__ = ['STEPS', 'CODE', 'grid', 'repeated', 'refine_all', 'readers', 'candid
 # %% ../nbs/26_refiners.ipynb #37fc1ba7
 import itertools, sys, time
 from functools import cache, partial
-from multiprocessing import get_context
 
 import cv2
 import numpy as np
@@ -235,10 +234,8 @@ def peak_memory(m, prompts, ways, network=None, part="val", images=2):
         steps = [(cams_setup, (d, models["clip"], models.get("clip_weights"), m.device, text, models.get("clip_fp16", False), s["cam"], affinity))]
         if w["source"]: steps.append((masks_setup, (d, w["source"], models["sam"] if w["source"] == "sam" else None, models.get("sam_weights"), m.device, dict(m.mask_settings.get(w["source"]) or {}))))
         return [*steps, (refiners_setup, (d, cams, masks, {"way": w}, network if w["method"] == "affinity" else None))]
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["fmwsss.refiners"])
     kind = lambda w: (w["method"], w["maps"], w["source"])                    # other settings need the same
-    with context.Pool(1, maxtasksperchild=1) as pool:
+    with worker_context().Pool(1, maxtasksperchild=1) as pool:
         peak = {k: pool.apply(peak_growth, (chain(w), list(range(min(images, len(d)))))) for k, w in {kind(w): w for w in ways.values()}.items()}
     return {name: peak[kind(w)] for name, w in ways.items()}
 

@@ -2,10 +2,8 @@
 import json
 
 import numpy as np
-import json
-
-import numpy as np
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from fmwsss.cli import NOTEBOOKS, app
@@ -144,3 +142,37 @@ def test_masks_tells_what_is_wrong_with_a_folder(tmp_path):
     assert "labels.csv" in one_line(call("masks", str(tmp_path)))
     (tmp_path / "labels.csv").write_text("image,labels\na.jpg,dog\n")
     assert "a.jpg" in one_line(call("masks", str(tmp_path)))
+
+
+def test_masks_for_own_photos(tmp_path):
+    "Photos of several sizes and kinds, odd names, one of them damaged -> a palette PNG for each other one, with its own classes only."
+    from PIL import Image
+    from fmwsss.minivoc import scene
+    from fmwsss.names import VOC_CLASSES, load_label
+    photos, run, rows = tmp_path / "my photos", tmp_path / "run", ["image,labels"]
+    photos.mkdir()
+    for seed, name in enumerate(["a b.png", "größe.jpg", "c.jpg", "d.png"]):
+        s = scene(seed, (72, 96 + 8 * seed))
+        Image.fromarray(s.image).save(photos / name)
+        rows.append(f"{name},{';'.join(sorted({VOC_CLASSES[kind] for _, kind in s.objects}))}")
+    (photos / "c.jpg").write_bytes((photos / "c.jpg").read_bytes()[:500])
+    (photos / "labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    small = dict(steps=2, warmup=1, batch_size=2)
+    task = dict(training=small, views=dict(size=64, scale=[72, 96], short_min=64))
+    settings = dict(models=dict(clip="miniclip", clip_weights=None, sam="minisam"), masks=dict(sam=dict(points_per_side=6, pred_iou_thresh=0.5, stability_thresh=0.5)), classification=task, segmentation=task, workers=1, strips=2)
+    preset = tmp_path / "small.yaml"
+    preset.write_text(yaml.safe_dump(merge(load_preset("folder"), settings)))
+    result = call("masks", str(photos), "--preset", str(preset), "--out", str(run), "--quiet")
+    assert result.exit_code == 0, result.output
+    assert "pseudo_labels" in result.output
+    made = {p.stem: p for p in (run / "pseudo_labels/all").glob("*.png")}
+    classes = sorted({c for row in rows[1:] for c in row.split(",")[1].split(";")})
+    for row in rows[1:]:
+        name, kinds = row.split(",")
+        if name == "c.jpg": continue
+        label = load_label(made[name.rsplit(".")[0]])
+        assert label.shape == np.asarray(Image.open(photos / name)).shape[:2]
+        assert set(np.unique(label)) - {0} <= {classes.index(k) + 1 for k in kinds.split(";")} and label.any()
+    record = json.loads((run / "run.json").read_text())
+    assert len(made) == 3 and list(record["skipped"]) == ["c"] and "c.jpg is no readable image" in record["skipped"]["c"]
+    assert "c.jpg is no readable image" in result.output and "c.jpg is no readable image" in (run / "report.html").read_text(encoding="utf-8")

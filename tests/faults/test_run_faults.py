@@ -63,7 +63,7 @@ def test_a_changed_image_is_computed_again(tmp_path, data):
     Image.fromarray(255 - np.array(Image.open(path))).save(path, quality=60)
     os.utime(path, (1, 1))
     run, after = stage(tmp_path / "run", data)
-    assert after.key != before.key and run.records[0]["computed"] == 4
+    assert run.records[0]["computed"] == 1 and [after.path(i).name == before.path(i).name for i in before.stamps] == [False, True, True, True]
 
 
 def test_the_order_of_files_on_disk_changes_nothing(tmp_path, data):
