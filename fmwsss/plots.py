@@ -87,12 +87,12 @@ def save(figure, path=None):
     return figure
 
 # %% ../nbs/15_plots.ipynb #09cfd826
-def curve(steps, values, title="", ylabel="loss", smooth=0.9, path=None, ax=None):
-    "A noisy series (thin) and its exponential moving average (thick, decay `smooth`); returns the figure."
+def curve(steps, values, title="", ylabel="loss", smooth=0.04, path=None, ax=None):
+    "A noisy series (thin) and its running mean (thick; over `smooth` of the series to either side, so it does not lag behind); returns the figure."
     figure = ax.figure if ax is not None else plt.figure(figsize=(4, 2.4))
     ax = ax or figure.gca()
-    average, line = [], values[0] if len(values) else 0
-    for value in values: average.append(line := smooth * line + (1 - smooth) * value)
+    half = int(smooth * len(values))
+    average = [np.mean(values[max(0, i - half):i + half + 1]) for i in range(len(values))]
     ax.plot(steps, values, lw=0.6, alpha=0.35, color="C0")
     ax.plot(steps, average, lw=1.8, color="C0")
     ax.set(title=title, xlabel="iteration", ylabel=ylabel)
