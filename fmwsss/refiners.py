@@ -23,7 +23,7 @@ from .evaluation import boundary_counts, boundary_scores, confusion, scores
 from .method import map_name, way
 from .models import load_clip, preprocess
 from .pamr import pamr
-from .pipeline import cams_setup, code_digest, digest, full_size, load_masks, masks_setup, model_digest, seed_of, write_atomic
+from .pipeline import cams_setup, code_digest, digest, full_size, load_masks, masks_setup, model_digest, seed_of, write_atomic, worker_context
 from .sams import add_background, cam_scores, oracle_seed, resize_maps, seed_from_scores
 
 # %% ../nbs/26_refiners.ipynb #e5d04bc8
