@@ -88,11 +88,11 @@ def save(figure, path=None):
 
 # %% ../nbs/15_plots.ipynb #09cfd826
 def curve(steps, values, title="", ylabel="loss", smooth=0.04, path=None, ax=None):
-    "A noisy series (thin) and its running mean (thick; over `smooth` of the series to either side, so it does not lag behind); returns the figure."
+    "A noisy series (thin) and its running mean (thick; over `smooth` of the series to either side, less at its ends: it does not lag behind); returns the figure."
     figure = ax.figure if ax is not None else plt.figure(figsize=(4, 2.4))
     ax = ax or figure.gca()
-    half = int(smooth * len(values))
-    average = [np.mean(values[max(0, i - half):i + half + 1]) for i in range(len(values))]
+    half = [min(int(smooth * len(values)), i, len(values) - 1 - i) for i in range(len(values))]
+    average = [np.mean(values[i - h:i + h + 1]) for i, h in enumerate(half)]
     ax.plot(steps, values, lw=0.6, alpha=0.35, color="C0")
     ax.plot(steps, average, lw=1.8, color="C0")
     ax.set(title=title, xlabel="iteration", ylabel=ylabel)
