@@ -776,7 +776,7 @@ def resize(image, height, width):
 
 
 def resize_to_patch(image, patch, long_side=None, short_side=None):
-    """Image (H, W, 3) uint8 with both sides rounded up to multiples of `patch` pixels (METHOD: images keep their shape).
+    """Image (H, W, 3) uint8 with both sides rounded up to multiples of `patch` pixels, so that it keeps its shape.
 
     long_side: first scale the longer side to this many pixels; short_side: then scale so that the shorter side has at least
     this many. Raises ValueError if patch < 1."""
@@ -818,7 +818,7 @@ def augment(image, label=None, rng=None, size=224, scale=(288, 480), short_min=2
 
     image (H, W, 3) uint8; label (H, W) integers or None, sampled by nearest neighbour; rng: numpy Generator, the only source
     of chance; scale: range of the long side in pixels; short_min: least short side; jitter: brightness, contrast, saturation,
-    hue; flip: probability of a mirror image; flip_only: mirror only, size unchanged (for tiny images). METHOD section 1.
+    hue; flip: probability of a mirror image; flip_only: mirror only, size unchanged (for tiny images). The defaults are FMA-WSSS's.
     Raises ValueError if label and image differ in size."""
     rng = rng if rng is not None else np.random.default_rng()
     if label is not None and label.shape != image.shape[:2]:
