@@ -1,10 +1,6 @@
-"""The page in a real browser, from disk: sorting, console, phone, colours, accessibility. Run with: pytest -m browser
-
-It needs Chromium and its driver (Debian: apt-get install chromium chromium-driver) and selenium (pip install selenium). The accessibility check
-needs axe-core as well (npm install axe-core; name its axe.min.js in the environment variable AXE, or keep it in ./node_modules)."""
-import os
-import shutil
+"""The page in a real browser, from disk: sorting, console, phone, projector, colours, accessibility (axe-core). Run with: make test-browser"""
 import sys
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -13,23 +9,15 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from report_run import make_run
 
 pytestmark = pytest.mark.browser
-HOW = 'apt-get install chromium chromium-driver; pip install selenium'
-AXE = [Path(p) for p in (os.environ.get('AXE'), 'node_modules/axe-core/axe.min.js') if p]
-SIZES = dict(projector=(1400, 900), phone=(390, 844))
+SIZES = dict(projector=(1920, 1080), phone=(390, 844))
 
 
-@pytest.fixture(scope='module')
-def browser():
-    webdriver = pytest.importorskip('selenium.webdriver', reason=f'selenium is not installed: {HOW}')
-    chrome, driver = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None), shutil.which('chromedriver')
-    if not chrome or not driver: pytest.skip(f'no Chromium or no chromedriver: {HOW}')
-    options = webdriver.ChromeOptions()
-    options.binary_location = chrome
-    for flag in ('--headless=new', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--force-prefers-reduced-motion'): options.add_argument(flag)
-    options.set_capability('goog:loggingPrefs', {'browser': 'ALL', 'performance': 'ALL'})
-    chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield chrome
-    chrome.quit()
+@pytest.fixture
+def browser(chromium):
+    "The browser, with its window as it was afterwards."
+    yield chromium
+    chromium.execute_cdp_cmd('Emulation.clearDeviceMetricsOverride', {})
+    chromium.execute_cdp_cmd('Emulation.setEmulatedMedia', dict(features=[]))
 
 
 @pytest.fixture(scope='module')
@@ -102,11 +90,10 @@ def test_contents_follow_the_reader(browser, pages):
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
 @pytest.mark.parametrize('size', SIZES)
 @pytest.mark.parametrize('name', ['report', 'compare'])
-def test_accessibility(browser, pages, name, size, scheme):
-    axe = next((p for p in AXE if p.is_file()), None)
-    if axe is None: pytest.skip('no axe-core: npm install axe-core, or name its axe.min.js in AXE')
+def test_accessibility_and_picture(browser, pages, picture, name, size, scheme):
     show(browser, pages[name], size, scheme)
     browser.execute_script('document.querySelectorAll("details").forEach(d => d.open = true)')
-    browser.execute_script(axe.read_text(encoding='utf-8'))
+    browser.execute_script(resources.files('axe_core_python').joinpath('axe.min.js').read_text(encoding='utf-8'))
     found = browser.execute_async_script('const done = arguments[0]; axe.run().then(r => done(r.violations.map(v => v.id + ": " + v.nodes[0].html)))')
+    if scheme == 'light': picture(f'{name}_{size}')
     assert found == []
