@@ -140,7 +140,8 @@ class Run:
 
     def work(self, chunks, store, dataset, setup, args, workers):
         "Run the chunks here, or in worker processes; yields (failures, images done)."
-        if min(workers, len(chunks)) <= 1:
+        workers = min(workers, len(chunks) // 2)                           # a worker for a single chunk would cost more than it brings
+        if workers <= 1:
             compute = setup(*args) if chunks else None
             for chunk in chunks: yield run_chunk(compute, chunk, store, dataset.ids, self.strict)
             return
