@@ -56,13 +56,36 @@ def test_generate_and_autograde(small_lab, tmp_path, monkeypatch):
 
 
 @nbgrader
+def test_students_work_is_not_overwritten(small_lab, tmp_path, monkeypatch):
+    monkeypatch.setattr(course, "LABS", small_lab)
+    (tmp_path / "submitted" / "ada" / "q99_sum").mkdir(parents=True)
+    (tmp_path / "gradebook.db").write_text("grades")
+    with pytest.raises(FileExistsError, match="students' work"): course.make_course(tmp_path)
+    assert (tmp_path / "gradebook.db").read_text() == "grades"
+
+
+def test_a_release_that_gives_something_away_is_refused(small_lab, tmp_path):
+    source = small_lab / "q99_sum.ipynb"
+    with pytest.raises(RuntimeError, match="answer shows its solution.*test_double shows its hidden tests"): course.check_release(source, source)
+    half = nbformat.read(source, 4)
+    half.cells[2].source, half.cells[3].source, half.cells[4].source = "YOUR ANSWER HERE", "raise NotImplementedError()", "assert double(2) == 4"
+    nbformat.write(half, tmp_path / "good.ipynb")
+    course.check_release(source, tmp_path / "good.ipynb")
+    half.cells[1].outputs = [nbformat.v4.new_output("stream", text="41.2")]
+    del half.cells[4]
+    nbformat.write(half, tmp_path / "bad.ipynb")
+    with pytest.raises(RuntimeError, match="test_double is missing; some cells have outputs"): course.check_release(source, tmp_path / "bad.ipynb")
+
+
+@nbgrader
 @pytest.mark.slow
 @pytest.mark.parametrize("lab", course.find_labs(), ids=lambda p: p.stem)
-def test_model_solution_gets_full_marks(lab, tmp_path):
+def test_model_solution_gets_full_marks_and_an_untouched_lab_none(lab, tmp_path):
     course.make_course(tmp_path, [lab.stem])
     points = {c["metadata"]["nbgrader"]["grade_id"]: c["metadata"]["nbgrader"]["points"] for c in json.loads(lab.read_text(encoding="utf-8"))["cells"]
               if (r := c["metadata"].get("nbgrader", {})) and r["grade"] and not r["solution"]}
     assert course.autograde(tmp_path, lab.stem, "model", lab) == points
+    assert course.autograde(tmp_path, lab.stem, "untouched", tmp_path / "release" / lab.stem / lab.name) == dict.fromkeys(points, 0.0)
 
 
 def test_an_unknown_lab_is_named():

@@ -3,6 +3,7 @@
 `source/` holds the labs with solutions, `release/` what students get (solutions and hidden tests removed, the chapters beside, so
 that links lead somewhere), `submitted/<student>/<lab>/` is where their work goes; then `nbgrader autograde <lab>` in that folder."""
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -29,9 +30,26 @@ def find_labs(names=()):
     return [p for p in found if not names or any(p.stem.startswith(n) for n in names)]
 
 
+def check_release(source, release):
+    "RuntimeError if the students' edition of a lab still shows a solution, a hidden test or an output, or lacks a cell for grading."
+    read = lambda notebook: json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"]
+    roles = lambda cells: {r["grade_id"]: (r, "".join(c["source"])) for c in cells if (r := c["metadata"].get("nbgrader"))}
+    given, faults = read(release), []
+    shown = {name: text for name, (_, text) in roles(given).items()}
+    for name, (role, text) in roles(read(source)).items():
+        if name not in shown: faults.append(f"cell {name} is missing")
+        elif role["solution"] and shown[name] == text: faults.append(f"cell {name} shows its solution")
+        elif "### BEGIN" in shown[name]: faults.append(f"cell {name} shows its hidden tests")
+    if any(c.get("outputs") for c in given): faults.append("some cells have outputs")
+    if faults: raise RuntimeError(f"{release}: {'; '.join(faults)}")
+
+
 def make_course(out, names=()):
-    "Write source and release of the labs into the folder `out`; returns the names of the labs."
+    """Write source and release of the labs into the folder `out`, check that the release gives nothing away; returns the names of the labs.
+
+    FileExistsError if students' work lies in `out` already: its grades belong to the edition that is there."""
     out = Path(out)
+    if any((out / "submitted").glob("*/*")): raise FileExistsError(f"{out} holds students' work and its grades; write this edition to another folder (--out), or move submitted and gradebook.db away")
     for folder in ("source", "release"): shutil.rmtree(out / folder, ignore_errors=True)
     (out / "gradebook.db").unlink(missing_ok=True)
     out.mkdir(parents=True, exist_ok=True)
@@ -41,6 +59,7 @@ def make_course(out, names=()):
         (out / "source" / lab.stem).mkdir(parents=True)
         shutil.copy(lab, out / "source" / lab.stem)
         nbgrader(out, "generate_assignment", "--create", lab.stem)
+        check_release(lab, out / "release" / lab.stem / lab.name)
     for chapter in (*LABS.parent.glob("[0-9]*.ipynb"), LABS.parent / "index.ipynb"): shutil.copy(chapter, out / "release")
     if labs: shutil.copytree(LABS.parent / "images", out / "release" / "images", dirs_exist_ok=True)
     return [lab.stem for lab in labs]
@@ -65,5 +84,7 @@ if __name__ == "__main__":
     parser.add_argument("labs", nargs="*", help="names, or how they start (q01); all labs if none is given")
     parser.add_argument("--out", default="build/course")
     arguments = parser.parse_args()
-    made = make_course(arguments.out, arguments.labs)
-    print(f"{arguments.out}/release: the students' edition of {len(made)} labs and the chapters they link to; with solutions: {arguments.out}/source")
+    try: made = make_course(arguments.out, arguments.labs)
+    except (FileExistsError, FileNotFoundError, RuntimeError) as error: sys.exit(f"course.py: {error}")
+    print(f"{arguments.out}/release: the students' edition of {', '.join(made)}, and the chapters they link to; with solutions: {arguments.out}/source")
+    print("Checked: no solution, hidden test or output is in the release. Not run here: the labs themselves and their grading (pytest tests/test_course.py -m slow).")
