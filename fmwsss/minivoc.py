@@ -17,13 +17,15 @@ __all__ = ['SUPERSAMPLING', 'DRAWINGS', 'MATERIALS', 'SYNONYMS', 'PAINTERS', 'SC
            'paint_background', 'overlap', 'choose_size', 'choose_centre', 'place', 'Item', 'arrange', 'contact_shadow',
            'stands', 'draw_items', 'Scene', 'scene', 'finish', 'check_knobs', 'split_seed', 'split_scene',
            'image_labels', 'write', 'scene_name', 'scene_paths', 'split_parameters', 'write_scene', 'write_bytes',
-           'write_text', 'draw_all', 'remove_stale', 'write_labels']
+           'write_text', 'draw_all', 'end_with_run', 'remove_stale', 'write_labels']
 
 # %% ../nbs/01_minivoc.ipynb #aa119deb
 import json
 import math
 import os
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import parent_process
+from threading import Thread
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
@@ -1523,8 +1525,13 @@ def draw_all(draw, scenes, workers, progress):
     if workers <= 1:
         for one in tqdm(scenes, desc="drawing", unit="scene"): draw(one)
         return
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, initializer=end_with_run) as pool:
         for _ in tqdm(pool.map(draw, scenes, chunksize=8), total=len(scenes), desc="drawing", unit="scene"): pass
+
+
+def end_with_run():
+    "A drawing process whose run was killed ends too, instead of waiting for ever."
+    Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
 
 
 def remove_stale(root, wanted):

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['KEEP_MEMORY', 'benchmarks_folder', 'load_preset', 'parse_settings', 'merge', 'library_digest', 'own_folder',
            'run_notebook', 'execute', 'in_one_line', 'kernel_environment', 'quiet_logs', 'snapshot', 'read_json',
-           'git_commit', 'versions', 'machine', 'parameters_of', 'alone_in', 'collect_claims', 'reproduce', 'run_all',
-           'describe']
+           'git_commit', 'versions', 'machine', 'parameters_of', 'alone_in', 'remove_leftovers', 'page_is_old',
+           'collect_claims', 'reproduce', 'run_all', 'describe']
 
 # %% ../nbs/17_runner.ipynb #627528be
 import contextlib, importlib.metadata, json, os, platform, re, subprocess, sys, time
@@ -14,6 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import yaml
 
 from .pipeline import PACKAGE, digest, file_digest, write_atomic
@@ -128,6 +129,7 @@ def in_one_line(kind, text):
     if kind == "BrokenProcessPool": return f"a worker process died ({text}), most likely for want of memory: set workers=1, then run the same command"
     if kind == "MemoryError" or re.search("out of memory|can't allocate memory|DeadKernel", f"{kind} {text}"):
         return f"out of memory ({kind}: {text}): close other programs, lower workers or batch_size, then run the same command; what is done stays"
+    if re.search(r"Permission denied|Read-only file system", text): return f"a file may not be read or written ({text}): change its permissions or give another folder with --out, then run the same command"
     if re.search(r"No space left|Errno 28|Disk quota", text): return f"the disk is full ({text}): free some space, then run the same command; what is done stays"
     return f"{kind}: {text}"
 
@@ -206,14 +208,33 @@ def parameters_of(preset, quick=False, changes=None):
 
 @contextlib.contextmanager
 def alone_in(out):
-    "Hold a run folder while running in it; raises ValueError if another run holds it. A killed run lets go."
+    "Hold a run folder while running in it; raises ValueError if another run holds it or it cannot be written. A killed run lets go."
     from filelock import FileLock, Timeout
-    out.mkdir(parents=True, exist_ok=True)
     lock = FileLock(out / ".lock")
-    try: lock.acquire(timeout=0)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
     except Timeout: raise ValueError(f"another run is going on in {out}: wait for it, or give this one another folder with --out") from None
+    except OSError as error: raise ValueError(f"the run folder {out} cannot be written ({error.strerror or error}): change its permissions, or give another folder with --out") from None
     try: yield
     finally: lock.release()
+
+
+def remove_leftovers(out):
+    """Delete half-written files (`<file>.<process>.part`) of processes that have been killed.
+
+    A run in several processes leaves them: the one that writes may be on another machine."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1: return
+    for path in out.rglob("*.part"):
+        found = re.search(r"\.(\d+)\.part$", path.name)
+        if found and path.is_file() and not psutil.pid_exists(int(found[1])): path.unlink(missing_ok=True)
+
+
+def page_is_old(out):
+    "Is there no page, or was a notebook or run.json finished after it (a run killed at its end)?"
+    page, record = out / "report.html", out / "run.json"
+    if not page.exists() or not record.exists(): return True
+    return max(f.stat().st_mtime_ns for f in [record, *(out / "records").glob("*.done.json")]) > page.stat().st_mtime_ns
 
 
 def collect_claims(out, notebooks):
@@ -231,7 +252,9 @@ def reproduce(preset, notebooks, out=None, only=(), changes=None, quick=False, p
     unknown = set(only) - set(notebooks)
     if unknown: raise ValueError(f"no notebook {', '.join(sorted(unknown))}; there are: {', '.join(notebooks)}")
     progress = progress and int(os.environ.get("RANK", 0)) == 0
-    with alone_in(own_folder(out)): return run_all(preset, notebooks, out, only, parameters, quick, progress)
+    with alone_in(own_folder(out)):
+        remove_leftovers(out)
+        return run_all(preset, notebooks, out, only, parameters, quick, progress)
 
 
 def run_all(preset, notebooks, out, only, parameters, quick, progress):
@@ -251,7 +274,7 @@ def run_all(preset, notebooks, out, only, parameters, quick, progress):
                notebooks=results, stages=[s for r in records for s in r.get("stages", [])], skipped={k: v for r in records for k, v in r.get("skipped", {}).items()},
                notes=[n for r in records for n in r.get("notes", [])])
     if own_folder(out) != out: return run                              # the first of several processes writes it
-    if not all(r["reused"] for r in results) or not (out / "run.json").exists() or not (out / "report.html").exists():
+    if not all(r["reused"] for r in results) or page_is_old(out):
         collect_claims(out, notebooks)
         write_atomic(out / "run.json", lambda f: f.write(json.dumps(run, indent=1, default=str).encode()))
         build_report(out)
