@@ -1,5 +1,7 @@
 """Two processes share a run's images and batches, and make the tables of one."""
+import contextlib
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -22,13 +24,20 @@ def start(out, *launcher):
     return done.stdout
 
 
+def free_port():
+    "A port that is free, and the next one too (the notebook's kernels meet there), below those that systems hand out by themselves."
+    for port in random.sample(range(20000, 30000, 2), 50):
+        with socket.socket() as one, socket.socket() as two, contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", port)), two.bind(("127.0.0.1", port + 1))
+            return port
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    printed = start(folder / "two", "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1", "--master-port", str(port))
+    port = free_port()
+    launcher = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    printed = start(folder / "two", *launcher, "--main_process_port", str(port))          # without GPUs the processes meet all the same
     start(folder / "one")
     return folder / "one", folder / "two", printed
 
