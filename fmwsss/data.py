@@ -359,11 +359,13 @@ class Dataset:
         return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:12]
 
     def stamp(self, path):
-        "file_stamp of a file, read again only if its size or date has changed."
-        found = os.stat(path)
-        key = str(path), found.st_size, found.st_mtime_ns
-        if key not in self._stamps: self._stamps[key] = file_stamp(path)
-        return self._stamps[key]
+        "file_stamp of a file, read again only if its size or date has changed; `unreadable` of one that cannot be read (reading it says why)."
+        try:
+            found = os.stat(path)
+            key = str(path), found.st_size, found.st_mtime_ns
+            if key not in self._stamps: self._stamps[key] = file_stamp(path)
+            return self._stamps[key]
+        except OSError: return "unreadable"
 
     def image_stamp(self, i):
         "What the pixels of image i depend on, as short text (safe in file names)."

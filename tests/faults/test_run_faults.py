@@ -1,25 +1,33 @@
 """Faults from outside, put into a run through the same stages and commands that users call: each ends in one line with a remedy, or is skipped and told."""
-import csv
 import json
 import os
+import pickle
 import resource
+import signal
+import socket
 import subprocess
 import sys
-import threading
-import time
+import tempfile
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from fmwsss import minivoc
+from fmwsss import minivoc, runner
 from fmwsss.cli import app
-from fmwsss.data import open_dataset
-from fmwsss.names import VOC_CLASSES, save_label
-from fmwsss.pipeline import Run, Store, masks_stage
-from fmwsss.runner import alone_in, in_one_line, load_preset, merge, parse_settings
+from fmwsss.data import Instances, open_dataset
+from fmwsss.method import Method, way
+from fmwsss.models import read_state_dict
+from fmwsss.pipeline import PACKAGE, Run, Store, masks_stage, readable
+from fmwsss.runner import alone_in, in_one_line, load_preset, remove_leftovers
+from fmwsss.segmentation import load_checkpoint
+from fmwsss.superpixels import Masks
+from fmwsss.training import Checkpoint
 
 pytestmark = pytest.mark.fault
 call = lambda *words: CliRunner().invoke(app, list(words), env=dict(COLUMNS="300", TERM="dumb"))
@@ -141,12 +149,137 @@ def test_run_folder_that_is_a_file(tmp_path):
     assert told.exit_code == 1 and "Traceback" not in told.output and len(told.output.strip().splitlines()) == 1
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_read_only_folder(tmp_path):
-    tmp_path.chmod(0o500)
-    told = call("reproduce", "minivoc", "--out", str(tmp_path / "run"))
-    tmp_path.chmod(0o700)
-    assert told.exit_code == 1 and str(tmp_path) in told.output and len(told.output.strip().splitlines()) == 1
+@pytest.fixture
+def plain_user():
+    "A folder; root, who may read and write everything, becomes a plain user for the test."
+    with tempfile.TemporaryDirectory() as folder:
+        root = os.geteuid() == 0
+        if root:
+            os.chown(folder, 65534, 65534)
+            os.seteuid(65534)
+        try: yield Path(folder)
+        finally:
+            if root: os.seteuid(0)
+
+
+def test_read_only_folder(plain_user):
+    preset = plain_user / "preset.yaml"
+    preset.write_text("seed: 0")
+    plain_user.chmod(0o500)
+    told = call("reproduce", str(preset), "--out", str(plain_user / "run"))
+    assert told.exit_code == 1 and str(plain_user / "run") in told.output and "change its permissions" in told.output and len(told.output.strip().splitlines()) == 1
+
+
+def test_a_cache_that_may_not_be_written_names_file_and_remedy(plain_user):
+    minivoc.write(plain_user / "data", splits=dict(train=2))
+    _, store = stage(plain_user / "run", plain_user / "data")
+    store.path(next(iter(store.stamps))).unlink()
+    store.folder.chmod(0o500)
+    with pytest.raises(OSError) as error: stage(plain_user / "run", plain_user / "data")
+    line = in_one_line(type(error.value).__name__, error.value)
+    assert str(store.folder) in line and "change its permissions" in line and "same command" in line
+    store.folder.chmod(0o700)
+    assert stage(plain_user / "run", plain_user / "data")[0].records[0]["computed"] == 1
+
+
+def test_an_image_that_may_not_be_read_is_skipped(plain_user):
+    minivoc.write(plain_user / "data", splits=dict(train=3))
+    dataset = open_dataset("minivoc", plain_user / "data", "train")
+    before = dataset.fingerprint()
+    dataset.image_path(1).chmod(0)
+    run = Run(plain_user / "run", progress=False)
+    kept = readable(run, open_dataset("minivoc", plain_user / "data", "train"))
+    assert kept.ids == [dataset.ids[0], dataset.ids[2]] and before
+    assert "may not be read" in run.skipped[dataset.ids[1]] and "permissions" in run.skipped[dataset.ids[1]]
+
+
+def computes(killer):
+    "Setup of a stage whose worker is killed at image `killer`, as the system does for want of memory (top level, so that workers can load it)."
+    def compute(indices):
+        for i in indices:
+            if i == killer: os.kill(os.getpid(), signal.SIGKILL)
+            yield dict(value=np.array(i)), {}
+    return compute
+
+
+def test_a_killed_worker_costs_its_own_images(tmp_path, data):
+    dataset = open_dataset("minivoc", data, "train")
+    run = Run(tmp_path / "run", workers=2, progress=False)
+    with pytest.raises(BrokenProcessPool) as error: run.stage("numbers", {}, dataset, computes, 3)
+    assert "set workers=1" in in_one_line(type(error.value).__name__, error.value)
+    already = sum(Store(tmp_path / "run/cache", "numbers", {}).has(i) for i in dataset.ids)
+    store = run.stage("numbers", {}, dataset, computes, None)
+    assert run.records[-1]["reused"] == already and [int(store.load(i)["value"]) for i in dataset.ids] == [0, 1, 2, 3]
+
+
+class Bomb:
+    "What a file must not be able to do when it is read: call a function."
+    def __init__(self, path): self.path = str(path)
+    def __reduce__(self): return open, (self.path, "w")
+
+
+def test_nothing_that_is_read_is_executed(tmp_path):
+    exploded = tmp_path / "exploded"
+    objects = np.array([Bomb(exploded)], dtype=object)
+    np.savez(tmp_path / "bomb.npz", counts=objects, level=objects, quality=objects, size=objects)
+    torch.save(dict(step=Bomb(exploded), learner=Bomb(exploded), network=Bomb(exploded)), tmp_path / "bomb.pt")
+    (tmp_path / "bomb.npy").write_bytes(pickle.dumps(Bomb(exploded)))
+    store = Store(tmp_path / "cache", "toy", {})
+    store.path("x").write_bytes((tmp_path / "bomb.npz").read_bytes())
+    for read in (lambda: store.load("x"), lambda: Masks.load(tmp_path / "bomb.npz"), lambda: Checkpoint(tmp_path / "bomb.pt").load(torch.nn.Linear(1, 1)),
+                 lambda: load_checkpoint(tmp_path / "bomb.pt", torch.nn.Linear(1, 1)), lambda: read_state_dict(tmp_path / "bomb.pt"), lambda: Instances.open(tmp_path / "bomb.npy")):
+        with pytest.raises(Exception): read()
+    assert not exploded.exists()
+    load_without_care = [f"{f.name}: {line.strip()}" for f in PACKAGE.glob("*.py") for line in f.read_text().splitlines() if "torch.load(" in line and "weights_only=True" not in line
+                         or "allow_pickle=True" in line or "pickle.load" in line or "yaml.load(" in line]
+    assert not load_without_care
+
+
+def test_no_network_unless_asked(tmp_path, monkeypatch):
+    def forbidden(*words, **more): raise AssertionError(f"the network was asked: {words}")
+    for name in ("connect", "connect_ex", "sendto"): monkeypatch.setattr(socket.socket, name, forbidden)
+    monkeypatch.setattr(socket, "getaddrinfo", forbidden)
+    preset = load_preset("minivoc")
+    m = Method(tmp_path, dict(kind="minivoc", images=dict(train=2, tune=1, val=1)), dict(clip="miniclip", sam="minisam"), dict(source="sam", sam=dict(points_per_side=2, crop_layers=0)),
+               preset["seeding"], progress=False)
+    prompts = m.train("classification", dict(preset["classification"], training=dict(steps=1, batch_size=2, lr=0.01)))
+    assert all(m.seeds(prompts, way("sams", 0.4, "caa", source="sam"), "train").has(i) for i in m.data["train"].ids)
+
+
+def test_leftovers_of_killed_processes_are_removed_and_no_others(tmp_path, monkeypatch):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    (tmp_path / "cache").mkdir()
+    names = [f"cache/a.npz.{dead.pid}.part", f"x.csv.{os.getpid()}.part", "photos.zip.part", "cache/a.npz"]
+    for name in names: (tmp_path / name).write_text("half")
+    there = lambda: [name for name in names if (tmp_path / name).exists()]
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    remove_leftovers(tmp_path)
+    assert there() == names
+    monkeypatch.delenv("WORLD_SIZE")
+    remove_leftovers(tmp_path)
+    assert there() == names[1:]
+
+
+def test_a_run_killed_before_its_page_makes_it_next_time(tmp_path, monkeypatch):
+    cell = nbformat.v4.new_code_cell("a, root = 1, '.'", metadata=dict(tags=["parameters"]))
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=dict(kernelspec=dict(name="python3", display_name="python3", language="python"))), tmp_path / "one.ipynb")
+    (tmp_path / "p.yaml").write_text("a: 1")
+    def page(out): (out / "report.html").write_text((out / "run.json").read_text())
+    def killed(out): raise KeyboardInterrupt
+    go = lambda a: runner.reproduce(str(tmp_path / "p.yaml"), ["one"], tmp_path / "run", changes=dict(a=a), progress=False)
+    monkeypatch.setattr(runner, "benchmarks_folder", lambda: tmp_path)
+    for place in ("build_report", "write_atomic"):                       # killed while it writes the page, or before run.json
+        with monkeypatch.context() as now:
+            now.setattr(runner, "build_report", page)
+            go(1)
+        with monkeypatch.context() as now, pytest.raises(KeyboardInterrupt):
+            if place == "build_report": now.setattr(runner, "build_report", killed)
+            else: now.setattr(runner, "collect_claims", lambda *_: killed(None))
+            go(place)
+        monkeypatch.setattr(runner, "build_report", page)
+        assert all(n["reused"] for n in go(place)["notebooks"])
+        assert json.loads((tmp_path / "run/report.html").read_text())["parameters"] == dict(a=place)
 
 
 @pytest.mark.parametrize("content", ["", "- a", "a: [", "a: b: c", "\x00", "42", "seed: !!python/object/apply:os.system ['true']"])
