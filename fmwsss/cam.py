@@ -6,9 +6,12 @@
 __all__ = ['PUBLISHED_EPS', 'masked_softmax', 'class_scores', 'pull_norm', 'pull_attention', 'softmax_gradcam']
 
 # %% ../nbs/06_cam.ipynb #2330ec58
+import warnings
 import torch
 import torch.nn.functional as F
 from .features import attention_weights, patch_mean, project_qkv, split_heads, visible_keys
+
+warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)      # torch's own words, when it first loads its forward derivatives
 
 # %% ../nbs/06_cam.ipynb #4b16da76
 PUBLISHED_EPS = 1e-5

@@ -45,9 +45,10 @@ def digest(*parts, length=12):
 
 
 def code_digest(*modules):
-    "Short hash of the source of modules of this package, e.g. code_digest('cam', 'affinity')."
+    "Short hash of the source of modules of this package, e.g. code_digest('cam', 'affinity'), without the lines that name notebook cells."
     files = [Path(importlib.import_module(f"fmwsss.{module}").__file__) for module in modules]
-    return digest(*[hashlib.sha256(file.read_bytes()).hexdigest() for file in files])
+    lines = lambda file: [line for line in file.read_text(encoding="utf-8").splitlines() if not line.startswith("# %%")]
+    return digest(*[lines(file) for file in files])
 
 
 def file_digest(path):
