@@ -332,7 +332,7 @@ class State:
         torch.save(state, str(path) + '.tmp'); os.replace(str(path) + '.tmp', path)
 
     def load(self, path):
-        c = torch.load(path, weights_only=False); self.model.load_state_dict(c['model']); self.average.load_state_dict(c['average']); self.sigmoid.data = c['sigmoid']
+        c = torch.load(path, weights_only=True); self.model.load_state_dict(c['model']); self.average.load_state_dict(c['average']); self.sigmoid.data = c['sigmoid']
         for o, s in zip(self.opts, c['opts']): o.load_state_dict(s)
         self.step, self.seen, self.rows, self.spent = c['step'], c['seen'], c['rows'], c['spent']
         self.rng.bit_generator.state = c['rng']; torch.set_rng_state(c['torch_rng'])
@@ -371,7 +371,7 @@ def train(folders, shares, out, steps, batch=64, full=.15, full_end=.75, seed=0,
         if run.step % every and run.step != steps: continue
         run.spent += time.time() - began; since = run.step - (run.rows[-1]['step'] if run.rows else 0)
         row = dict(step=run.step, samples=run.seen, minutes=run.spent / 60, scale=float(run.average.logit_scale.detach().exp()), **{k: v / since for k, v in sums.items()})
-        if evaluate: row.update(evaluate(run.average, tokens))
+        if evaluate: row.update({k: float(v) for k, v in evaluate(run.average, tokens).items()})
         run.rows.append(row); log(row); sums = {}; began = time.time()
         torch.save(run.average.state_dict(), out/f'average_{run.step}.pt'); run.save(out/'checkpoint.pt')
     return run.average, tokens, run.rows

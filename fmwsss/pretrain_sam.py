@@ -340,7 +340,7 @@ class Trainer:
         os.replace(f'{path}.tmp', path)
 
     def load(self, path):
-        for k, v in torch.load(path).items():
+        for k, v in torch.load(path, weights_only=True).items():
             if hasattr(getattr(self, k), 'load_state_dict'): getattr(self, k).load_state_dict(v)
             else: setattr(self, k, v)
         return self

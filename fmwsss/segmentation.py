@@ -20,7 +20,7 @@ from tqdm import tqdm
 from .data import IGNORE, augment
 from .features import embed_patches, patch_grid, run_block
 from .models import CLIP_MEAN, CLIP_STD
-from .training import TrainingDiverged, batch_indices
+from .training import batch_indices, diverged
 
 # %% ../nbs/22_segmentation.ipynb #eadb9fb4
 IMAGENET = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -207,9 +207,11 @@ def train_network(network, images, labels, steps, batch_size=16, lr=1e-3, optimi
         rng, rate = np.random.default_rng([seed, 2, step]), poly_rate(step, steps, lr, warmup, power)
         for group in update.param_groups: group["lr"] = rate
         value = train_step(network, update, images, labels, encoded, batch_indices(len(labels), batch_size, step, seed), rng, augmentation or {}, device, precision)
-        if not math.isfinite(value): raise TrainingDiverged(f"the loss is {value} at iteration {step}; lower the learning rate (now {rate:g}). Last good checkpoint: {checkpoint or 'none was asked for'}")
+        if not math.isfinite(value): raise diverged(f"the loss is {value}", step, rate, checkpoint)
         history.append([step, value, rate])
-        if checkpoint and ((step + 1) % save_every == 0 or step + 1 in (steps, stop)): save_checkpoint(checkpoint, network, update, step + 1, history)
+        if checkpoint and ((step + 1) % save_every == 0 or step + 1 in (steps, stop)):
+            if not all(p.isfinite().all() for p in network.parameters()): raise diverged("weights are no numbers any more", step, rate, checkpoint)
+            save_checkpoint(checkpoint, network, update, step + 1, history)
     return history
 
 def train_step(network, update, images, labels, encoded, indices, rng, augmentation, device, precision):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PRECISIONS', 'learning_rate', 'batch_indices', 'Batch', 'FrozenViews', 'AugmentedViews', 'classification_loss',
-           'segmentation_loss', 'TrainingDiverged', 'precision_type', 'Checkpoint', 'make_optimizer', 'fit',
+           'segmentation_loss', 'TrainingDiverged', 'diverged', 'precision_type', 'Checkpoint', 'make_optimizer', 'fit',
            'take_step', 'accumulate_gradients', 'processes', 'use_own_gpu', 'total_weight', 'sum_over_processes']
 
 # %% ../nbs/13_training.ipynb #283c63fe
@@ -132,6 +132,12 @@ class TrainingDiverged(RuntimeError):
     "The loss became NaN or infinite; the message names the iteration and the last good checkpoint."
 
 
+def diverged(what, step, rate, checkpoint):
+    "The error of a training that must stop at iteration `step`."
+    good = "none was asked for" if checkpoint is None else checkpoint if Path(checkpoint).exists() else "none yet"
+    return TrainingDiverged(f"{what} at iteration {step}; lower the learning rate (now {rate:g}). Last good checkpoint: {good}")
+
+
 PRECISIONS = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
 
 
@@ -203,12 +209,13 @@ def fit(learner, source, loss, steps, batch_size=16, lr=1e-3, optimizer="sgd", m
         rate = learning_rate(step, steps, lr, warmup, warmup_lr)
         for group in parts["optimizer"].param_groups: group["lr"] = rate
         value = accumulate_gradients(learner, source, loss, step, batch_size, accumulate, seed, device, dtype, parts.get("scaler"), rank, world)
-        if not math.isfinite(value):
-            raise TrainingDiverged(f"the loss is {value} at iteration {step}; lower the learning rate (now {rate:g}). "
-                                   f"Last good checkpoint: {checkpoint or 'none was asked for'}")
+        if not math.isfinite(value): raise diverged(f"the loss is {value}", step, rate, checkpoint)
         take_step(**parts)
         history.append([step, value, rate])
-        if rank == 0 and ((step + 1) % save_every == 0 or step + 1 == steps): state.save(learner, step + 1, history, **parts)
+        if (step + 1) % save_every == 0 or step + 1 == steps:
+            with torch.no_grad(): finite = bool(learner().isfinite().all())       # one exploding step leaves the loss before it finite
+            if not finite: raise diverged("the text features are no numbers any more", step, rate, checkpoint)
+            if rank == 0: state.save(learner, step + 1, history, **parts)
     return history
 
 

@@ -14,6 +14,8 @@ from fmwsss.names import save_label
 from fmwsss.runner import load_preset, merge
 from small import small_clip
 
+pytestmark = pytest.mark.fault
+
 
 @pytest.fixture
 def voc(tmp_path):

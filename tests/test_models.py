@@ -91,6 +91,7 @@ def test_frozen():
 
 
 # ------------------------------------------------------------------ wrong files and names
+@pytest.mark.fault
 def test_wrong_files_give_one_line(tmp_path):
     path = tmp_path / 'clip.safetensors'
     with pytest.raises(FileNotFoundError, match='check the path') as error: load_clip('miniclip', path)
@@ -107,6 +108,7 @@ def test_wrong_files_give_one_line(tmp_path):
     assert one_line(error)
 
 
+@pytest.mark.fault
 def test_another_architecture_is_named(tmp_path):
     path = tmp_path / 'clip.safetensors'
     save_file(small_clip().state_dict(), path)
@@ -118,6 +120,7 @@ def test_another_architecture_is_named(tmp_path):
 
 
 @pytest.mark.filterwarnings('ignore::UserWarning')
+@pytest.mark.fault
 def test_pickles_are_not_executed(tmp_path):
     class Bomb:
         def __reduce__(self): return (open, (str(tmp_path / 'exploded'), 'w'))
@@ -141,6 +144,7 @@ def test_openai_weights_need_quick_gelu(monkeypatch):
     with pytest.raises(ValueError, match='ViT-B-32-quickgelu'): load_clip('ViT-B-32')
 
 
+@pytest.mark.fault
 def test_clip_without_network(monkeypatch):
     def fail(config): raise requests.ConnectionError('no route')
     monkeypatch.setattr(models, 'download_pretrained', fail)
@@ -179,6 +183,7 @@ def test_sam_from_config_and_file(tmp_path):
     assert torch.equal(again.image_encoder(x), sam.image_encoder(x))
 
 
+@pytest.mark.fault
 def test_wrong_sam(tmp_path):
     with pytest.raises(ValueError, match='vit_h') as error: load_sam('vit_x')
     assert one_line(error)
@@ -210,6 +215,7 @@ def server():
     server.shutdown()
 
 
+@pytest.mark.fault
 def test_fetch_resumes_verifies_and_caches(server, tmp_path):
     import hashlib
     url, content, handler = server
@@ -228,6 +234,7 @@ def test_fetch_resumes_verifies_and_caches(server, tmp_path):
     assert fetch(url, tmp_path, f'sha256:{sha}', progress=False).read_bytes() == content
 
 
+@pytest.mark.fault
 def test_fetch_wrong_checksum_and_no_network(server, tmp_path):
     url, _, _ = server
     with pytest.raises(ValueError, match='wrong checksum') as error: fetch(url, tmp_path, 'sha256:' + '0' * 64, 3 << 20, progress=False)

@@ -60,6 +60,7 @@ def test_what_is_no_label_map_is_not_written(tmp_path, label):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.fault
 def test_wrong_files_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="missing.png"):
         names.load_label(tmp_path / "missing.png")

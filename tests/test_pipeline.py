@@ -51,6 +51,7 @@ def test_stage_computes_once(tmp_path):
     assert run.stage("square", dict(power=3), data, square, 3).key != store.key
 
 
+@pytest.mark.fault
 def test_workers_change_nothing(tmp_path):
     data = Numbers()
     one = Run(tmp_path / "one", progress=False).stage("square", {}, data, square, 2, batch=2)
@@ -58,6 +59,7 @@ def test_workers_change_nothing(tmp_path):
     assert values(one, data) == values(two, data)
 
 
+@pytest.mark.fault
 def test_a_changed_image_alone_is_made_again(tmp_path):
     run, data = Run(tmp_path, progress=False), Numbers()
     for changed in (None, 3): run.stage("square", {}, data, square, 2, stamps={image: f"{i == changed:d}" for i, image in enumerate(data.ids)})
@@ -77,6 +79,7 @@ def test_splits_that_share_pictures_share_their_masks(tmp_path):
     assert run.records[-1]["computed"] == 1
 
 
+@pytest.mark.fault
 def test_two_shards_make_the_whole(tmp_path):
     data = Numbers()
     for rank in (1, 0):
@@ -86,6 +89,7 @@ def test_two_shards_make_the_whole(tmp_path):
     assert values(store, data) == [i ** 2 for i in range(10)] and run.records[-1]["computed"] == 5
 
 
+@pytest.mark.fault
 def test_a_bad_image_is_skipped_or_stops(tmp_path):
     run, data = Run(tmp_path / "a", progress=False), Numbers()
     store = run.stage("breaks", {}, data, breaks, 4, batch=5)
@@ -94,6 +98,7 @@ def test_a_bad_image_is_skipped_or_stops(tmp_path):
         Run(tmp_path / "b", strict=True, progress=False).stage("breaks", {}, data, breaks, 4)
 
 
+@pytest.mark.fault
 def test_interrupted_stage_goes_on(tmp_path):
     run, data = Run(tmp_path, progress=False), Numbers()
     with pytest.raises(KeyboardInterrupt): run.stage("crashes", {}, data, crashes, 6, batch=1)
@@ -101,6 +106,7 @@ def test_interrupted_stage_goes_on(tmp_path):
     assert run.records[-1]["reused"] == 6 and values(store, data) == list(range(10))
 
 
+@pytest.mark.fault
 def test_a_damaged_result_is_named(tmp_path):
     store = Store(tmp_path, "demo", {})
     store.path("x").write_bytes(b"half a file")
@@ -108,6 +114,7 @@ def test_a_damaged_result_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="run that stage first"): store.load("y")
 
 
+@pytest.mark.fault
 def test_failed_write_leaves_nothing(tmp_path):
     def fails(f):
         f.write(b"half")

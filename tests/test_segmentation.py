@@ -109,6 +109,7 @@ def test_training_on_augmented_pictures_bf16_and_sgd(pictures):
     with pytest.raises(ValueError, match="adagrad"): second.make_optimizer(network, "adagrad")
 
 
+@pytest.mark.fault
 def test_a_loss_that_is_no_number_stops_the_training(clip, pictures):
     network = frozen(clip)
     encoded = second.encode_once(network, pictures[0]) * float("nan")

@@ -77,6 +77,7 @@ def test_files_are_small(tmp_path):
     assert (tmp_path / 'm.npz').stat().st_size < 12_000
 
 
+@pytest.mark.fault
 def test_damaged_files(masks, tmp_path):
     with pytest.raises(FileNotFoundError, match='gone.npz'): Masks.load(tmp_path / 'gone.npz')
     path = tmp_path / 'm.npz'

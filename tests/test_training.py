@@ -67,6 +67,7 @@ def test_resume_is_exact(clip, tmp_path):
     assert torch.equal(done.ctx, straight.ctx)
 
 
+@pytest.mark.fault
 def test_divergence_names_the_iteration_and_keeps_the_checkpoint(clip, tmp_path):
     calls = iter(range(99))
     def explodes(clip, learner, batch):
@@ -75,6 +76,16 @@ def test_divergence_names_the_iteration_and_keeps_the_checkpoint(clip, tmp_path)
     with pytest.raises(TrainingDiverged, match="iteration 5.*p.pt"): train(clip, explodes, checkpoint=tmp_path / "p.pt", save_every=2)
     state = torch.load(tmp_path / "p.pt", weights_only=True)
     assert state["step"] == 4 and torch.isfinite(state["learner"]["ctx"]).all()
+
+
+@pytest.mark.fault
+def test_an_exploding_step_is_not_kept(clip, tmp_path):
+    with pytest.raises(TrainingDiverged, match="no numbers any more at iteration 0.*none yet"): train(clip, lr=1e38, checkpoint=tmp_path / "p.pt", save_every=1)
+    assert not list(tmp_path.iterdir())
+    train(clip, steps=2, checkpoint=tmp_path / "p.pt", save_every=1)
+    with pytest.raises(TrainingDiverged, match="iteration 2.*p.pt"): train(clip, lr=1e38, checkpoint=tmp_path / "p.pt", save_every=1)
+    state = torch.load(tmp_path / "p.pt", weights_only=True)
+    assert state["step"] == 2 and len(train(clip, checkpoint=tmp_path / "p.pt")[1]) == 8       # goes on from there
 
 
 def test_accumulation_is_the_mean_of_micro_batches(clip):
@@ -119,6 +130,7 @@ def test_the_log_has_every_iteration_once_also_after_a_resume(clip, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["p.pt", "p.pt.csv"]
 
 
+@pytest.mark.fault
 def test_a_full_disk_leaves_the_old_checkpoint(clip, tmp_path, monkeypatch):
     train(clip, steps=2, checkpoint=tmp_path / "p.pt")
     before = (tmp_path / "p.pt").read_bytes()
@@ -130,6 +142,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(clip, tmp_path, monkeypatch):
     assert (tmp_path / "p.pt").read_bytes() == before and sorted(p.name for p in tmp_path.iterdir()) == ["p.pt", "p.pt.csv"]
 
 
+@pytest.mark.fault
 def test_a_damaged_checkpoint_is_named(clip, tmp_path):
     (tmp_path / "p.pt").write_bytes(b"damaged")
     with pytest.raises(ValueError, match="p.pt is damaged.*delete it"): train(clip, checkpoint=tmp_path / "p.pt")
