@@ -27,10 +27,10 @@ def answer(tmp_path, voc, *settings, **env):
     "What `fmwsss reproduce` says with the miniature models, when it fails: one line."
     task = dict(training=dict(steps=1, warmup=0, batch_size=2))
     changes = dict(data=dict(root=str(voc), options=dict(check=False)), models=dict(clip="miniclip", clip_weights=None, sam="minisam"), masks=dict(sam=dict(points_per_side=2, crop_layers=0)),
-                   seeding=dict(crf={}), classification=task, segmentation=task, workers=1, strips=1, strict=True)
+                   seeding=dict(crf={}), classification=task, segmentation=task, workers=1, strips=1)
     (tmp_path / "voc.yaml").write_text(yaml.safe_dump(merge(load_preset("voc2012"), changes)))
     words = [w for s in settings for w in ("--set", s)]
-    result = CliRunner().invoke(app, ["reproduce", str(tmp_path / "voc.yaml"), "--only", "seeds", "--quiet", "--out", str(tmp_path / "run"), *words], env=dict(COLUMNS="200", TERM="dumb", **env))
+    result = CliRunner().invoke(app, ["reproduce", str(tmp_path / "voc.yaml"), "--only", "seeds", "--strict", "--quiet", "--out", str(tmp_path / "run"), *words], env=dict(COLUMNS="200", TERM="dumb", **env))
     assert result.exit_code == 1 and len(result.output.strip().splitlines()) == 1 and "Traceback" not in result.output, result.output
     assert not list((tmp_path / "run").rglob("*.part"))
     return result.output
