@@ -113,6 +113,34 @@ def test_words_follow_from_numbers(root, tmp_path, text):
     assert 'The best coarse seeds on val (40 images) come from SAMS: mIoU 63.4 %.' in build_report(other).read_text(encoding='utf-8')
 
 
+def test_a_loss_is_told_in_whole_words(tmp_path):
+    run = make_run(tmp_path / 'lost')
+    table = (run / 'tables/seeds.csv').read_text().replace('0.6614', '0.6245')
+    (run / 'tables/seeds.csv').write_text(table)
+    assert 'the fine seeds of SAMS lose 1.0 points against its coarse seeds.' in build_report(run).read_text(encoding='utf-8')
+
+
+def test_many_claims_are_counted_not_listed(tmp_path):
+    run = make_run(tmp_path / 'many')
+    (run / 'tables/claims.csv').write_text('claim,holds\n' + ''.join(f'claim {k},undecided\n' for k in range(5)) + 'sixth,yes\n')
+    assert 'Of 6 claims, 1 holds; undecided: 5.' in build_report(run).read_text(encoding='utf-8')
+
+
+def test_fractions_have_a_unit(tmp_path):
+    run = make_run(tmp_path / 'units')
+    (run / 'tables/refiners.csv').write_text('method,miou,low,high\nsams,0.7,0.65,0.75\n')
+    (run / 'tables/ablations_summary.csv').write_text('variant,miou,delta\nBCE,0.68,-0.0123\n')
+    html = build_report(run).read_text(encoding='utf-8')
+    assert 'low (%)' in html and re.search(r'data-sort="0.65">65.0', html) and 'delta (points)' in html and re.search(r'data-sort="-0.0123">−1.23', html)
+
+
+def test_origin_is_a_mark_beside_the_name(tmp_path):
+    run = make_run(tmp_path / 'origin')
+    (run / 'tables/published.csv').write_text('origin,method,miou\npublished,PSA,61.7\nmeasured,SAMS,60.0\n')
+    html = build_report(run).read_text(encoding='utf-8')
+    assert re.search(r'PSA <span class="mark">published</span>', html) and re.search(r'SAMS <span class="mark">measured</span>', html) and '>origin<' not in html
+
+
 def test_verdicts_in_words_and_colour(html):
     for tone, words in (('good', '✓ holds'), ('bad', '✗ does not hold'), ('fair', '≈ partly'), ('none', '– not measured')):
         assert re.search(rf'class="text {tone}[^>]*><span class="pill">{words}', html), words
