@@ -123,9 +123,6 @@ def collect():
     modules = {p.stem.split("_", 1)[1]: p.stem for p in chapters}
     (SOURCE / "api").mkdir()
     for module, chapter in modules.items(): (SOURCE / "api" / f"{module}.md").write_text(api_page(module, chapter), encoding="utf-8")
-    lab_list = "\n".join(f"- [{title(p)}](../nbs/labs/{p.name})" for p in labs) or "None yet."
-    lecturer = SOURCE / "docs" / "lecturer.md"
-    lecturer.write_text(lecturer.read_text(encoding="utf-8").replace("<!-- labs -->", lab_list), encoding="utf-8")
     (SOURCE / "_toc.yml").write_text(table_of_contents(chapters, labs, results, modules), encoding="utf-8")
     shutil.copy(DOCS / "_config.yml", SOURCE)
 
