@@ -346,7 +346,7 @@ class Panel(anywidget.AnyWidget):
 
 # %% ../nbs/24_explore.ipynb #295906e4
 TITLES = dict(picture='picture', map='map of the class, box', masks='masks, painted in order', seed='seed', truth='truth')
-FULL = dict(layout=widgets.Layout(width='98%'), style={'description_width': '7.5em'})
+FULL = dict(layout=widgets.Layout(width='98%'), style={'description_width': '8.7em'})
 
 def controls():
     "One control for every knob of `Knobs`, by its name; levels, as a tuple, are three positions."

@@ -38,7 +38,8 @@ def server(tmp_path_factory):
     wait_until(lambda: answers(f'{address}/api/status'), 120, lambda: (root / 'server.log').read_text())
     yield address
     process.terminate()
-    process.wait(20)
+    try: process.wait(60)
+    except subprocess.TimeoutExpired: process.kill()
 
 
 def answers(url):
@@ -174,6 +175,7 @@ def test_the_explorer_answers(chromium, server, picture):
     alt('masks').click()                                         # the centre of the picture
     wait_until(lambda: alt('seed').get_attribute('src') != before, 30, lambda: 'a click changed nothing')
     wait_until(lambda: script(chromium, 'return document.body.innerText.match(/Mask \\d+ \\(/)'), 30, lambda: 'the clicked mask does not explain itself')
+    picture('explorer_click')
     choose(chromium, 'picture', 'val 3')
     wait_until(lambda: script(chromium, 'return document.body.innerText.includes("boat")'), 60, lambda: 'the other picture does not show')
     time.sleep(2)
