@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['causal_block', 'encode_embeddings', 'warn_unknown', 'text_features', 'prompt_layout', 'PromptLearner']
 
-# %% ../nbs/05_prompts.ipynb #29d502be
+# %% ../nbs/05_prompts.ipynb #e47a2284
 import warnings
 import torch
 import torch.nn.functional as F
@@ -13,12 +13,12 @@ from torch import nn
 from .models import encode, tokenize
 from .features import project_qkv, residual, split_heads
 
-# %% ../nbs/05_prompts.ipynb #9165083d
-def causal_block(block, x, own, where, shared):
+# %% ../nbs/05_prompts.ipynb #ca998367
+def causal_block(block, x, own, where, shared, wanted=slice(None)):
     """A text block on packed tokens x (M,D): `shared` tokens that all texts begin with, then the own tokens of text 0, of text 1, ...
 
     `own` (G,T) bool: which places of the table of own tokens are taken; `where` (M-shared): their flat indices. Tokens see
-    themselves and what stands before them in their text.
+    themselves and what stands before them in their text. Returns all tokens, or those of the indices `wanted`.
     """
     (G, T), qkv = own.shape, project_qkv(block, block.ln_1(x))
     table = qkv.new_zeros(G * T, qkv.shape[1]).index_copy(0, where, qkv[shared:]).view(G, T, -1)
@@ -28,7 +28,7 @@ def causal_block(block, x, own, where, shared):
     merge = lambda out: out.transpose(1, 2).flatten(2).flatten(0, 1)
     before = merge(F.scaled_dot_product_attention(*prefix, is_causal=True))
     after = merge(F.scaled_dot_product_attention(q, k, v, seen)).index_select(0, where)
-    return residual(block, x, block.attn.out_proj(torch.cat([before, after])))
+    return residual(block, x[wanted], block.attn.out_proj(torch.cat([before, after])[wanted]))
 
 def encode_embeddings(clip, x, eos, shared=1):
     """Prompt embeddings without positions (G,T,D), index of each EOS (G) -> text features (G,E), not normalised.
@@ -40,10 +40,12 @@ def encode_embeddings(clip, x, eos, shared=1):
     own = (torch.arange(length, device=x.device) <= eos[:, None])[:, shared:]
     where = own.flatten().nonzero()[:, 0]
     packed = torch.cat([x[0, :shared], x[:, shared:].flatten(0, 1).index_select(0, where)])
-    for block in clip.transformer.resblocks: packed = causal_block(block, packed, own, where, shared)
-    return clip.ln_final(packed[shared - 1 + own.sum(1).cumsum(0)]) @ clip.text_projection
+    *blocks, last = clip.transformer.resblocks
+    for block in blocks: packed = causal_block(block, packed, own, where, shared)
+    ends = causal_block(last, packed, own, where, shared, wanted=shared - 1 + own.sum(1).cumsum(0))
+    return clip.ln_final(ends) @ clip.text_projection
 
-# %% ../nbs/05_prompts.ipynb #d08ace60
+# %% ../nbs/05_prompts.ipynb #d729278c
 def warn_unknown(clip, texts):
     "Warn of words whose token embedding is zero: a miniature CLIP never saw them."
     known = clip.token_embedding.weight.abs().sum(1) > 0
@@ -58,7 +60,7 @@ def text_features(clip, texts):
     tokens = tokenize(texts, clip.context_length).to(clip.token_embedding.weight.device)
     return F.normalize(encode_embeddings(clip, clip.token_embedding(tokens), tokens.argmax(1)), dim=-1)
 
-# %% ../nbs/05_prompts.ipynb #b7c02770
+# %% ../nbs/05_prompts.ipynb #0f041533
 def prompt_layout(n_ctx, name_lengths, length, position):
     """New place (G,length) of every token of "[SOS] context name . [EOS]" when the name moves to `position`.
 
@@ -70,7 +72,7 @@ def prompt_layout(n_ctx, name_lengths, length, position):
     is_context, is_name = (place > first) & (place <= n_ctx), (place > n_ctx) & (place <= n_ctx + lengths)
     return place + lengths * is_context - (n_ctx - first) * is_name
 
-# %% ../nbs/05_prompts.ipynb #6ef75681
+# %% ../nbs/05_prompts.ipynb #e64ae0c6
 class PromptLearner(nn.Module):
     """Learnable contexts for G class names: `forward()` -> unit-norm text features (G,E); `forward(n)`: of the first n names only.
 
