@@ -23,6 +23,7 @@ from fmwsss.cli import app
 from fmwsss.data import Instances, open_dataset
 from fmwsss.method import Method, way
 from fmwsss.models import read_state_dict
+from fmwsss.names import save_label
 from fmwsss.pipeline import PACKAGE, Run, Store, masks_stage, readable
 from fmwsss.runner import alone_in, in_one_line, load_preset, remove_leftovers
 from fmwsss.segmentation import load_checkpoint
@@ -49,15 +50,60 @@ def spoil_truncate(path): path.write_bytes(path.read_bytes()[:300])
 def spoil_empty(path): path.write_bytes(b"")
 def spoil_text(path): path.write_text("no picture")
 def spoil_tiny(path): Image.new("RGB", (1, 1)).save(path, "PNG")
+def spoil_huge(path): Image.new("1", (12_000, 8_000)).save(path, "PNG")
+def spoil_folder(path): path.unlink(); path.mkdir()
 
 
-@pytest.mark.parametrize("spoil", [spoil_truncate, spoil_empty, spoil_text, spoil_tiny])
+@pytest.mark.parametrize("spoil", [spoil_truncate, spoil_empty, spoil_text, spoil_tiny, spoil_huge, spoil_folder])
 def test_one_bad_image_is_skipped_and_named(tmp_path, data, spoil):
     dataset = open_dataset("minivoc", data, "train")
     spoil(Path(dataset.image_path(1)))
     run, store = stage(tmp_path / "run", data)
     assert list(run.skipped) == [dataset.ids[1]] and Path(dataset.image_path(1)).name in run.skipped[dataset.ids[1]] and "\n" not in run.skipped[dataset.ids[1]]
     assert [store.has(i) for i in dataset.ids] == [True, False, True, True]
+
+
+def turned(path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(path).resize((40, 30)).save(path, "JPEG", exif=exif)
+
+
+def animated(path):
+    frames = [Image.new("RGB", (30, 40), colour) for colour in ("red", "green")]
+    frames[0].save(path, "GIF", save_all=True, append_images=frames[1:])
+
+
+def grey16(path): Image.fromarray(np.linspace(0, 65535, 40 * 30).astype(np.uint16).reshape(40, 30)).save(path, "PNG")
+def cmyk(path): Image.open(path).resize((30, 40)).convert("CMYK").save(path, "JPEG")
+
+
+@pytest.mark.filterwarnings("ignore:image .* is animated")
+@pytest.mark.parametrize("change", [turned, animated, grey16, cmyk])
+def test_odd_images_are_read_upright_and_in_colour(tmp_path, data, change):
+    change(Path(open_dataset("minivoc", data, "train").image_path(1)))
+    dataset = open_dataset("minivoc", data, "train")
+    run, store = stage(tmp_path / "run", data)
+    assert not run.skipped and store.has(dataset.ids[1]) and tuple(Masks.load(store.path(dataset.ids[1])).size) == (40, 30)
+
+
+def test_an_image_with_a_wrong_mask_is_left_out_and_named(tmp_path, data):
+    dataset = open_dataset("minivoc", data, "train")
+    save_label(dataset.mask_path(2), np.full(dataset.mask(2).shape, 77, np.uint8))
+    run = Run(tmp_path / "run", progress=False)
+    kept = readable(run, open_dataset("minivoc", data, "train"))
+    assert len(kept) == 3 and dataset.ids[2] not in kept.ids
+    assert Path(dataset.mask_path(2)).name in run.skipped[dataset.ids[2]] and "unknown labels [77]" in run.skipped[dataset.ids[2]]
+
+
+def test_a_changed_list_computes_only_what_is_new(tmp_path, data):
+    listed = data / "ImageSets/Segmentation/train.txt"
+    names = listed.read_text().split()
+    listed.write_text("\n".join(names[:2]))
+    stage(tmp_path / "run", data)
+    listed.write_text("\n".join([names[3], names[1]]))
+    run, store = stage(tmp_path / "run", data)
+    assert run.records[0]["computed"] == 1 and run.records[0]["images"] == 2 and store.has(names[3])
 
 
 def test_strict_stops_at_the_first_bad_image(tmp_path, data):
@@ -262,22 +308,19 @@ def test_leftovers_of_killed_processes_are_removed_and_no_others(tmp_path, monke
 
 
 def test_a_run_killed_before_its_page_makes_it_next_time(tmp_path, monkeypatch):
-    cell = nbformat.v4.new_code_cell("a, root = 1, '.'", metadata=dict(tags=["parameters"]))
+    cell = nbformat.v4.new_code_cell("a = 1\nroot = '.'", metadata=dict(tags=["parameters"]))
     nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=dict(kernelspec=dict(name="python3", display_name="python3", language="python"))), tmp_path / "one.ipynb")
     (tmp_path / "p.yaml").write_text("a: 1")
     def page(out): (out / "report.html").write_text((out / "run.json").read_text())
-    def killed(out): raise KeyboardInterrupt
+    def killed(*_): raise KeyboardInterrupt
     go = lambda a: runner.reproduce(str(tmp_path / "p.yaml"), ["one"], tmp_path / "run", changes=dict(a=a), progress=False)
     monkeypatch.setattr(runner, "benchmarks_folder", lambda: tmp_path)
-    for place in ("build_report", "write_atomic"):                       # killed while it writes the page, or before run.json
-        with monkeypatch.context() as now:
-            now.setattr(runner, "build_report", page)
-            go(1)
-        with monkeypatch.context() as now, pytest.raises(KeyboardInterrupt):
-            if place == "build_report": now.setattr(runner, "build_report", killed)
-            else: now.setattr(runner, "collect_claims", lambda *_: killed(None))
-            go(place)
+    for place in ("build_report", "collect_claims"):                     # killed while it writes the page, or before run.json
         monkeypatch.setattr(runner, "build_report", page)
+        go(1)
+        with monkeypatch.context() as now, pytest.raises(KeyboardInterrupt):
+            now.setattr(runner, place, killed)
+            go(place)
         assert all(n["reused"] for n in go(place)["notebooks"])
         assert json.loads((tmp_path / "run/report.html").read_text())["parameters"] == dict(a=place)
 
