@@ -16,7 +16,7 @@ __all__ = ['METHODS', 'MARKS', 'TASKS', 'PERCENT', 'METRIC', 'MISSING', 'VERDICT
            'build_report', 'write_page', 'key_columns', 'compare_tables', 'compare_runs', 'compare_page',
            'compare_sentences', 'side_parts', 'side_table', 'paired', 'side_figures']
 
-# %% ../nbs/16_report.ipynb #c1d101dd
+# %% ../nbs/16_report.ipynb #c017ab63
 import base64, io, json, math, re
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -27,7 +27,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-# %% ../nbs/16_report.ipynb #077ad5ac
+# %% ../nbs/16_report.ipynb #eb327e74
 @dataclass
 class Run:
     "What a run folder holds: `info` is run.json, `tables` name -> DataFrame, `figures` and `notebooks` are paths, `problems` are sentences."
@@ -68,7 +68,7 @@ def natural(path):
     "Sort key that puts strip_10 after strip_9."
     return [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", Path(path).stem)]
 
-# %% ../nbs/16_report.ipynb #fe22d6d7
+# %% ../nbs/16_report.ipynb #94a618ab
 METHODS = dict(cam="raw CAM", caa_uniform="CAA with uniform attention", caa="CAA", crf="dense CRF", crf_clip_es="dense CRF (CLIP-ES)", crf_deeplab="dense CRF (DeepLab)", crf_psa="dense CRF (PSA)", affinitynet="AffinityNet", pamr="PAMR",
                sams_slic="SAMS with SLIC masks", sams_felzenszwalb="SAMS with Felzenszwalb masks", sams="SAMS", bound="bound: true class of each mask")
 MARKS = dict(caa_uniform="control", bound="uses the ground truth", oracle="uses the ground truth")
@@ -122,7 +122,7 @@ def method_name(method):
     "The name of a method for people; an unknown one stays as it is."
     return METHODS.get(method, str(method).replace("_", " "))
 
-# %% ../nbs/16_report.ipynb #4390819a
+# %% ../nbs/16_report.ipynb #b781e988
 def seed_rows(tables):
     "Rows of seeds.csv that hold a mean over classes (rows of single classes, if there are any, are dropped); None without the table."
     seeds = tables.get("seeds")
@@ -158,7 +158,7 @@ def listing(texts):
     "['a', 'b', 'c'] -> 'a, b and c'."
     return texts[0] if len(texts) == 1 else ", ".join(texts[:-1]) + " and " + texts[-1]
 
-# %% ../nbs/16_report.ipynb #653b29bb
+# %% ../nbs/16_report.ipynb #3e5f8db6
 def seed_sentences(seeds):
     "What the seeds table says, in sentences: the best method of each task, SAMS against its rivals, fine against coarse."
     split, found = main_split(seeds), []
@@ -190,7 +190,7 @@ def short_of(measure, gap):
     "A gap in points if the measure is a percentage, else as a number."
     return f"{gap * 100:.1f} points" if METRIC.search(measure) else number(gap)
 
-# %% ../nbs/16_report.ipynb #b64e2c63
+# %% ../nbs/16_report.ipynb #79f233a0
 VERDICTS = dict(holds=("good", "✓"), partly=("fair", "≈")) | {"does not hold": ("bad", "✗"), "undecided": ("fair", "?"), "not measured": ("none", "–")}
 
 
@@ -228,7 +228,7 @@ def claim_sentence(claims, most=3):
         if named: text += f"; {lead}: " + (listing([f"“{c}”" for c in named]) if len(named) <= most else str(len(named)))
     return text + "."
 
-# %% ../nbs/16_report.ipynb #387bcc8e
+# %% ../nbs/16_report.ipynb #e7206fdf
 @dataclass
 class Cell:
     "One table cell: text shown, value sorted by, length of its bar in per cent, colour tone, a mark beside the text, a link."
@@ -311,7 +311,7 @@ def origin_marks(name, table):
     if "published" in table and pd.api.types.is_bool_dtype(table["published"]): return ["published" if p else "" for p in table["published"]]
     return ["published" if str(name).startswith("published") else ""] * len(table)
 
-# %% ../nbs/16_report.ipynb #34c75f6a
+# %% ../nbs/16_report.ipynb #d07ca498
 def pivot_table(seeds):
     "Seeds at a glance: a row for each method, a column for each task and split; the best measured method of a column is marked."
     splits = dict.fromkeys([main_split(seeds), *seeds["split"]])
@@ -386,7 +386,7 @@ def claim_cell(claim, value):
     if told and not told[1] and METRIC.search(claim) and re.fullmatch(r"\s*[+-]?\d*\.\d+\s*", str(value)): return Cell(percent(told[0]), told[0])
     return cell_of(value)
 
-# %% ../nbs/16_report.ipynb #fae7d1a3
+# %% ../nbs/16_report.ipynb #7e6010c6
 def encode_picture(path, width):
     "A PNG file as (bytes, mime, (width, height) of the file): at most `width` pixels wide; WebP, or PNG if it has few colours and is smaller so."
     with Image.open(path) as opened: image = opened.convert("RGBA")
@@ -459,7 +459,7 @@ def figure_part(path, data, mime, size):
     return dict(id=f"figure-{path.stem}", uri=f"data:{mime};base64,{base64.b64encode(data).decode()}", size=size, caption=caption,
                 alt=f"Figure {path.stem.replace('_', ' ')}: {caption}", file=f"figures/{path.name}", label=f"figures/{path.name}", broad=size[0] > 800)
 
-# %% ../nbs/16_report.ipynb #84588537
+# %% ../nbs/16_report.ipynb #7af7837d
 STYLE = """
 :root { color-scheme: light dark; --bg:#f6f7f9; --card:#fff; --ink:#1a2028; --soft:#515b67; --line:#dfe3e8; --link:#0a58a8; --band:#12304f; --band-ink:#fff;
   --band-soft:#c3d4e6; --bar:#a9c9ea; --hover:#f1f5f9; --good:#17663a; --good-bg:#e1f3e7; --bad:#a3231b; --bad-bg:#fce8e6; --fair:#7a4b00; --fair-bg:#fdf0d5;
@@ -513,13 +513,13 @@ footer { border-top: 1px solid var(--line); color: var(--soft); font-size: .9rem
 @media (min-width: 105rem) { html { font-size: 118% } .wrap { max-width: 92rem } }
 @media (max-width: 62rem) { html { scroll-padding-top: 4.2rem } .columns { display: block } nav { z-index: 5; background: var(--bg); border-bottom: 1px solid var(--line); margin: 0 calc(-1 * clamp(1rem, 3vw, 2.5rem)); padding: .5rem clamp(1rem, 3vw, 2.5rem); overflow-x: auto }
   nav h2 { display: none } nav ul { display: flex; gap: .2rem } nav a { white-space: nowrap; border: 0; border-radius: 99px; padding: .45rem .8rem } nav a[aria-current] { background: var(--none-bg) } main { padding-top: 1.4rem } }
-@media (max-width: 40rem) { body { font-size: 1rem } .cards { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: .6rem } .cards li { padding: .75rem .85rem } .cards b { font-size: 1.45rem } h2 { font-size: 1.4rem } th, td { padding: .45rem .7rem } .sides { grid-template-columns: minmax(0, 1fr) } .broad img { min-width: calc(var(--px) * .55) } .box:not(.wide) tbody th { max-width: 11.8rem; border-right: 1px solid var(--line); overflow-wrap: break-word } }
+@media (max-width: 40rem) { body { font-size: 1rem } .cards { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: .6rem } .cards li { padding: .75rem .85rem } .cards b { font-size: 1.45rem } h2 { font-size: 1.4rem } th, td { padding: .45rem .7rem } .sides { grid-template-columns: minmax(0, 1fr) } .broad img { min-width: calc(var(--px) * .55) } .box:not(.wide) tbody th { min-width: 7.5rem; max-width: 11.8rem; border-right: 1px solid var(--line); overflow-wrap: break-word } }
 @media (prefers-reduced-motion: reduce) { html { scroll-behavior: auto } }
 @media print { :root { --bg:#fff; --card:#fff; --ink:#000; --soft:#444; --line:#bbb; --link:#000; --band:#fff; --band-ink:#000; --band-soft:#444; --bar:#bbb; --good:#0f5a2f; --good-bg:#fff; --bad:#8f1d16; --bad-bg:#fff; --fair:#6a4100; --fair-bg:#fff; --none-bg:#fff; --mark:#333 }
   body { font-size: 10pt } nav, .skip, th button::after { display: none !important } .columns { display: block } .box, .tall, .picture { overflow: visible; max-height: none; background: none } figure, tr, .cards, .note { break-inside: avoid } h2, h3 { break-after: avoid } section { margin-bottom: 1.4rem } table { font-size: 8pt } th, td { padding: .2rem .35rem; white-space: normal !important; overflow-wrap: anywhere } .pill { padding: 0 } thead th, caption, .mark, .source { font-size: 7.5pt !important; overflow-wrap: normal } .wide td, .wide th, td.text, tbody th { min-width: 0 !important; max-width: none !important; position: static !important } th button { white-space: normal } .broad img { min-width: 0 } }
 """
 
-# %% ../nbs/16_report.ipynb #4a42b81c
+# %% ../nbs/16_report.ipynb #b6ea74c5
 SCRIPT = """
 "use strict";
 const status = document.getElementById("status");
@@ -567,7 +567,7 @@ follow();
 addEventListener("beforeprint", () => document.querySelectorAll("details").forEach(d => d.open = true));
 """
 
-# %% ../nbs/16_report.ipynb #c686c28b
+# %% ../nbs/16_report.ipynb #2cceb30a
 TEMPLATE = """
 {%- macro table(t) %}
 <div class="box{{ ' tall' if t.rows|length > 30 }}{{ ' wide' if t.wide|default(false) }}" role="region" aria-labelledby="{{ t.id }}" tabindex="0">
@@ -643,7 +643,7 @@ def section(id, title, lead="", parts=()):
     "A section of the page; parts that are None are left out."
     return dict(id=id, title=title, lead=lead, parts=[p for p in parts if p])
 
-# %% ../nbs/16_report.ipynb #a60224bf
+# %% ../nbs/16_report.ipynb #2f43f002
 def cards_of(run, seeds):
     "The figures at the top of the page: best seeds, gains of SAMS, targets met, claims that hold (those that the run has)."
     cards = []
@@ -704,7 +704,7 @@ def skipped_sentence(skipped, most=5):
     named = "; ".join(f"{image} ({reason})" for image, reason in list(skipped.items())[:most])
     return [f"{number(len(skipped))} images were skipped: {named}{' and others' if len(skipped) > most else ''}."]
 
-# %% ../nbs/16_report.ipynb #38a6b9f8
+# %% ../nbs/16_report.ipynb #3ce74774
 LEADS = dict(
     refiners="The same CAMs, refined in different ways.",
     ablations="One factor at a time, everything else as in the run.",
@@ -780,7 +780,7 @@ def csv_table(name, table, fold=False, limit=1000):
     caption = f"{name.replace('_', ' ').capitalize()}: {rows}. {TABLE_SAYS.get(name, '')}".strip()
     return page_table(name, caption, table[:limit], source=f"tables/{name}.csv", fold=f"All rows of {name}.csv" if fold or len(table) > 60 else "")
 
-# %% ../nbs/16_report.ipynb #d76f36fa
+# %% ../nbs/16_report.ipynb #57d32464
 def flat(values, prefix=""):
     "A nested dict as a flat one: {'a': {'b': 1}} -> {'a.b': 1}; lists become text."
     if not isinstance(values, dict): return {prefix or "value": values}
@@ -842,7 +842,7 @@ def when(started):
     except ValueError: return str(started)
     return f"{moment.day} {moment:%B %Y, %H:%M}"
 
-# %% ../nbs/16_report.ipynb #67110baa
+# %% ../nbs/16_report.ipynb #2e904a0c
 def build_report(run, title=None):
     """Write `<run>/report.html`, one page that needs nothing else, and return its path.
 
@@ -865,7 +865,7 @@ def write_page(path, page):
     part.write_text(page, encoding="utf-8")
     return part.replace(path)
 
-# %% ../nbs/16_report.ipynb #eef37f6e
+# %% ../nbs/16_report.ipynb #7ee44e5f
 TEXT_VALUES = {"comment", "expected", "found", "holds", "value", "source", "by_how_much", "chosen_on", "target"}
 
 
@@ -909,7 +909,7 @@ def compare_runs(run_a, run_b, page=None):
     if page is not None: write_page(page, compare_page(a, b, table))
     return table
 
-# %% ../nbs/16_report.ipynb #6803d8f4
+# %% ../nbs/16_report.ipynb #e6de51eb
 def compare_page(a, b, table):
     "The page of two runs side by side, as text: `a` and `b` are Runs, `table` is what `compare_runs` found."
     names = [r.path.resolve().name for r in (a, b)]
