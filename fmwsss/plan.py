@@ -53,8 +53,8 @@ def step_flops(model, task, prompts, kind):
 
 # %% ../nbs/25_plan.ipynb #e2d49e51
 SPEED = dict(cuda=20e12, cpu=0.06e12)       # operations a second, assumed: a GPU of 2020 or later in float32 (TF32); one core of a CPU (about the mean of ours)
-HOST = dict(masks=1.0, cams=0.03, crf=0.6, seeds=0.05, step=0.15)       # seconds an image (of a step: for its pictures) on the CPU beside that; CRF measured on one core
-KILOBYTES = dict(masks=30, cams=12, seeds=4, label=4)                   # of one result, about
+HOST = dict(readable=0.01, masks=1.0, cams=0.03, crf=0.6, seeds=0.05, step=0.15)       # seconds an image (of a step: for its pictures) on the CPU beside that; CRF measured on one core
+KILOBYTES = dict(readable=0.3, masks=30, cams=12, seeds=4, label=4)                   # of one result, about
 
 
 def splits_of(parameters):
@@ -80,7 +80,7 @@ def stage_rows(parameters):
     p, parts = parameters, splits_of(parameters)
     height, width, present = IMAGE[p["data"]["kind"]]
     sources = p["masks"]["source"] if isinstance(p["masks"]["source"], list) else [p["masks"]["source"]]
-    clip, rows = p["models"]["clip"], []
+    clip, rows = p["models"]["clip"], [("readable", split, n, 0, HOST["readable"] * height * width / 187500, n, KILOBYTES["readable"]) for split, n in parts.values()]
     for source in sources:
         settings = p["masks"].get(source) or {}
         flops, host = (sam_flops(p["models"]["sam"], **settings), HOST["masks"]) if source == "sam" else (0, HOST["masks"] / 2)
