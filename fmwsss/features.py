@@ -4,22 +4,21 @@
 
 # %% auto #0
 __all__ = ['patch_grid', 'resize_positions', 'padded_patches', 'boxed_positions', 'embed_patches', 'project_qkv', 'split_heads',
-           'attention_weights', 'attend', 'mlp', 'residual', 'run_block', 'visible_keys', 'encode_image_trunk',
+           'attention_weights', 'attend', 'residual', 'run_block', 'visible_keys', 'encode_image_trunk',
            'attention_maps', 'patch_mean', 'LastBlock', 'last_block', 'image_features']
 
-# %% ../nbs/04_features.ipynb #bb5f0cf2
+# %% ../nbs/04_features.ipynb #4edaf08e
 from typing import NamedTuple
 import torch
 import torch.nn.functional as F
-from open_clip.transformer import QuickGELU
 
-# %% ../nbs/04_features.ipynb #558f896a
+# %% ../nbs/04_features.ipynb #e385d8a7
 def patch_grid(clip, images):
     "Rows and columns (h,w) of the patch grid of `images` (N,3,H,W); what is left over at the edges is cut."
     height, width = clip.visual.conv1.kernel_size
     return images.shape[-2] // height, images.shape[-1] // width
 
-# %% ../nbs/04_features.ipynb #73c5b96e
+# %% ../nbs/04_features.ipynb #64817a0f
 def resize_positions(positions, native, grid):
     "Position table (1+h0*w0,D), class token first, of the `native` grid (h0,w0) -> (1+h*w,D): bilinear, corners not aligned."
     if tuple(native) == tuple(grid): return positions
@@ -27,7 +26,7 @@ def resize_positions(positions, native, grid):
     table = F.interpolate(table, tuple(grid), mode='bilinear', align_corners=False)
     return torch.cat([positions[:1], table[0].flatten(1).T])
 
-# %% ../nbs/04_features.ipynb #71b5baf3
+# %% ../nbs/04_features.ipynb #5eb0d934
 def padded_patches(padding, grid):
     "Pixels that are padding (N,H,W) bool -> patches that are nothing but padding (N,h,w) bool."
     (h, w), (height, width) = grid, padding.shape[1:]
@@ -43,7 +42,7 @@ def boxed_positions(positions, native, padded):
         table[top:bottom, left:right] = box.reshape(bottom - top, right - left, -1)
     return torch.cat([positions[:1].expand(len(out), 1, -1), out.flatten(1, 2)], 1)
 
-# %% ../nbs/04_features.ipynb #b016722f
+# %% ../nbs/04_features.ipynb #4914466f
 def embed_patches(clip, images, padded=None):
     "Images (N,3,H,W) -> tokens (N,1+L,D): class token and patches with positions, after the first LayerNorm."
     visual, grid = clip.visual, patch_grid(clip, images)
@@ -53,7 +52,7 @@ def embed_patches(clip, images, padded=None):
     x = x + (resize_positions(positions, native, grid) if padded is None else boxed_positions(positions, native, padded))
     return visual.ln_pre(x)
 
-# %% ../nbs/04_features.ipynb #e8583edc
+# %% ../nbs/04_features.ipynb #a63fd133
 def project_qkv(block, x):
     "Activations (N,T,D) after `ln_1` -> queries, keys and values side by side (N,T,3D)."
     return F.linear(x, block.attn.in_proj_weight, block.attn.in_proj_bias)
@@ -80,24 +79,17 @@ def attend(block, qkv, keys=None, need_weights=False, fused=True):
         out = weights @ v
     return block.attn.out_proj(out.transpose(1, 2).flatten(2)), weights.mean(1) if need_weights else None
 
-def mlp(block, x, a=1.702):
-    "The block's MLP on x (...,D), with quick-GELU as SiLU(a h) / a."
-    if not isinstance(block.mlp.gelu, QuickGELU): return block.mlp(x)
-    first, second = block.mlp.c_fc, block.mlp.c_proj
-    h = F.silu(torch.addmm(first.bias, x.flatten(0, -2), first.weight.T, beta=a, alpha=a), inplace=True)
-    return torch.addmm(second.bias, h, second.weight.T, alpha=1 / a).view_as(x)
-
 def residual(block, x, attended):
     "Tokens after the block: x + attention, then + MLP."
     x = x + block.ls_1(attended)
-    return x + block.ls_2(mlp(block, block.ln_2(x)))
+    return x + block.ls_2(block.mlp(block.ln_2(x)))
 
 def run_block(block, x, keys=None, need_weights=False):
     "One pre-norm transformer block on tokens (N,T,D) -> tokens, head-averaged attention (N,T,T) or None."
     attended, weights = attend(block, project_qkv(block, block.ln_1(x)), keys, need_weights)
     return residual(block, x, attended), weights
 
-# %% ../nbs/04_features.ipynb #8804743f
+# %% ../nbs/04_features.ipynb #9c01bbc6
 def visible_keys(padded):
     "Patches that are padding (N,h,w) -> tokens that may be looked at (N,1+h*w); None stays None."
     return None if padded is None else F.pad(~padded.flatten(1), (1, 0), value=True)
@@ -129,7 +121,7 @@ def attention_maps(clip, images, padded=None):
         maps.append(weights)
     return torch.stack(maps, 1)
 
-# %% ../nbs/04_features.ipynb #06747a2c
+# %% ../nbs/04_features.ipynb #192bb277
 def patch_mean(clip, tokens, padded=None):
     "Tokens after the last block (N,1+L,D) -> embedding (N,E): LayerNorm, mean over the valid patches, projection."
     x = clip.visual.ln_post(tokens[:, 1:])
@@ -137,7 +129,7 @@ def patch_mean(clip, tokens, padded=None):
     valid = (~padded).flatten(1).unsqueeze(-1).to(x.dtype)
     return (x * valid).sum(1) / valid.sum(1) @ clip.visual.proj
 
-# %% ../nbs/04_features.ipynb #ad495975
+# %% ../nbs/04_features.ipynb #cd3ce299
 class LastBlock(NamedTuple):
     "What the last block makes of N images; `activation` is the output of its first LayerNorm, GradCAM's target."
     feature: torch.Tensor             # (N,E) patch mean, unit norm: the image feature of the method
