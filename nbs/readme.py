@@ -28,7 +28,8 @@ def results():
              f"`{about['commit'][:10]}`, {about['seconds']:.0f} s for all benchmarks on {about['cores']} cores{about.get('note', '')}.", "",
              markdown_table(rows), "", f"Fine seeds against coarse seeds (SAMS): {value('segmentation', 'sams') - value('classification', 'sams'):+.1f} points. The claims of the paper, each with "
              "a 95 % interval and whether it holds here, are on the page and in `tables/claims.csv`; what prompt learning did at each learning rate is in `tables/prompt_learning.csv`.", "", "The same raw CAMs refined in different ways, and what a network learns from each kind of label (a segmentation network on the frozen CLIP's tokens, trained on the same pictures):", "",
-             refined(), "", "The frozen models on the same pictures, and what they should reach:", "",
+             refined(), "", "`refiners.ipynb` tries fewer background powers, so its raw CAM is not quite the one above. The network's frozen encoder is the limit once the labels are good: "
+             "a few tenths between SAMS and true masks in the last column say nothing.", "", "The frozen models on the same pictures, and what they should reach:", "",
              markdown_table([["model", "measure", "value", "target"]] + [[r.model, r.measure, f"{r.value:.3f}", "" if pd.isna(r.target) else f"{r.target:.2f}"] for r in models.itertuples()])]
     return Markdown("\n".join(lines))
 
