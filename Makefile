@@ -8,7 +8,7 @@ NICE    = OMP_NUM_THREADS=1
 
 help:
 	@echo "make reproduce   the whole method and its benchmarks on the drawn VOC, with few pictures: tables, figures and a page in runs/minivoc (no download, no GPU)"
-	@echo "make benchmark   the same in full: about 25 minutes on two cores"
+	@echo "make benchmark   the same in full: about 20 minutes on two cores"
 	@echo "make test        tests, and every notebook from top to bottom"
 	@echo "make bench       how much faster than the published way of computing, each result checked equal first (10 minutes)"
 	@echo "make test-fullsize  the paper's presets with full-size networks (random weights) on drawn photos: under 20 minutes"
