@@ -702,7 +702,8 @@ def skipped_sentence(skipped, most=5):
     "Images a run had to skip (image id -> reason) as a list of at most one sentence."
     if not skipped: return []
     named = "; ".join(f"{image} ({reason})" for image, reason in list(skipped.items())[:most])
-    return [f"{number(len(skipped))} images were skipped: {named}{' and others' if len(skipped) > most else ''}."]
+    count = "1 image was" if len(skipped) == 1 else f"{number(len(skipped))} images were"
+    return [f"{count} skipped: {named}{' and others' if len(skipped) > most else ''}."]
 
 # %% ../nbs/16_report.ipynb #3ce74774
 LEADS = dict(
