@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['PACKAGE', 'digest', 'code_digest', 'file_digest', 'Store', 'write_atomic', 'Run', 'begin_stage', 'end_stage',
-           'run_chunk', 'worker_context', 'end_with_parent', 'start_worker', 'run_in_worker', 'subset',
-           'readable_setup', 'readable', 'masks_setup', 'masks_stage', 'model_digest', 'prompts_stage', 'pack',
-           'unpack', 'cams_setup', 'cams_of_group', 'refined_maps', 'same_size', 'cams_stage', 'full_size', 'seed_of',
-           'crf_seed', 'seeds_setup', 'load_masks', 'seeds_stage', 'write_pseudo_labels', 'confusions', 'miou',
-           'choose', 'bootstrap_gain']
+           'run_chunk', 'worker_context', 'start_worker', 'run_in_worker', 'subset', 'readable_setup', 'readable',
+           'masks_setup', 'masks_stage', 'model_digest', 'prompts_stage', 'pack', 'unpack', 'cams_setup',
+           'cams_of_group', 'refined_maps', 'same_size', 'cams_stage', 'full_size', 'seed_of', 'crf_seed',
+           'seeds_setup', 'load_masks', 'seeds_stage', 'write_pseudo_labels', 'confusions', 'miou', 'choose',
+           'bootstrap_gain']
 
 # %% ../nbs/14_pipeline.ipynb #83091b7a
-import contextlib, copy, csv, hashlib, importlib, json, os, threading, time
+import contextlib, copy, csv, hashlib, importlib, json, os, time
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_all_start_methods, get_context, parent_process
+from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
 from urllib.parse import quote
 
@@ -28,6 +28,7 @@ from .cam import softmax_gradcam
 from .crf import dense_crf, scores_to_probs
 from .evaluation import confusion, scores
 from .features import encode_image_trunk, patch_grid
+from .minivoc import end_with_run
 from .models import load_clip, load_sam, preprocess, round_up
 from .names import save_label
 from .prompts import PromptLearner
@@ -202,15 +203,9 @@ def worker_context():
     return context
 
 
-def end_with_parent():
-    "A worker whose run was killed ends too, instead of waiting for ever."
-    parent_process().join()
-    os._exit(1)
-
-
 def start_worker(setup, args, threads, *more):
     "In a new worker process: few threads, the GPU of its parent, then load what the stage needs; `more`: of `run_chunk`, sent once."
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    end_with_run()
     use_own_gpu()
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
