@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from pycocotools import mask as coco
 
-from fmwsss.affinity import affinity_mask, box_mask, min_max
-from fmwsss.cam import class_scores
-from fmwsss.features import embed_patches
-from fmwsss.losses import cam_activation_loss, contrastive_loss
+from fmwsss.method.affinity import affinity_mask, box_mask, min_max
+from fmwsss.method.cam import class_scores
+from fmwsss.fast.image import embed_patches
+from fmwsss.method.losses import cam_activation_loss, contrastive_loss
 
 
 def decode(masks):

@@ -21,18 +21,23 @@ from segment_anything import SamAutomaticMaskGenerator, SamPredictor
 
 sys.path.insert(0, str(Path(__file__).parent))
 import published_way as published
-from fmwsss.affinity import refine
-from fmwsss.cam import softmax_gradcam
-from fmwsss.crf import CLIP_ES, dense_crf, scores_to_probs
-from fmwsss.features import embed_patches, encode_image_trunk, image_features, patch_grid
-from fmwsss.losses import cam_activation_loss, contrastive_loss
-from fmwsss.minivoc import scene
-from fmwsss.models import build_open_clip, freeze, load_sam
-from fmwsss.names import VOC_BACKGROUND, VOC_PROMPT_NAMES
-from fmwsss.pipeline import pack
-from fmwsss.prompts import PromptLearner
-from fmwsss.sams import add_background, cam_scores, sams
-from fmwsss.superpixels import Masks, generate_masks, rock_sand_water
+from fmwsss.method.affinity import refine
+from fmwsss.fast.cam import softmax_gradcam
+from fmwsss.refiners.crf import CLIP_ES, dense_crf, scores_to_probs
+from fmwsss.fast.image import embed_patches, encode_image_trunk, image_features, patch_grid
+from fmwsss.method.losses import cam_activation_loss, contrastive_loss
+from fmwsss.minivoc.scenes import scene
+from fmwsss.models.clip import build_open_clip
+from fmwsss.models.sam import load_sam
+from fmwsss.models.weights import freeze
+from fmwsss.method.labels import VOC_BACKGROUND, VOC_PROMPT_NAMES
+from fmwsss.study.stages import pack
+from fmwsss.fast.text import PromptLearner
+from fmwsss.fast.runs import rock_sand_water, sams
+from fmwsss.method.sams import add_background, cam_scores
+from fmwsss.method.masks import Masks
+from fmwsss.sources.disk import save_masks
+from fmwsss.sources.automatic import generate_masks
 
 COLUMNS = ["work", "published_seconds", "our_seconds", "ratio", "target"]
 
@@ -84,7 +89,7 @@ def drawn_masks(n, size, seed=0):
         for _ in range(rng.integers(1, 4)):
             axes = int(rng.integers(3, w // 4)), int(rng.integers(3, h // 4))
             cv2.ellipse(m, (int(rng.integers(w)), int(rng.integers(h))), axes, int(rng.integers(180)), 0, 360, 1, -1)
-    return Masks.from_dense(dense, rng.integers(0, 3, n), rng.random(n), rng.random(n))
+    return Masks.of(dense, rng.integers(0, 3, n), rng.random(n), rng.random(n))
 
 
 def smooth_cams(k, size, seed=0):
@@ -184,7 +189,7 @@ def disk_works(quick):
     def stored():
         "Bytes of one image as the library stores it: masks, and CAM, CAA and control packed; the attention is used when it is there, and not kept."
         with tempfile.TemporaryDirectory() as folder:
-            masks.save(Path(folder) / "masks.npz")
+            save_masks(Path(folder) / "masks.npz", masks)
             maps = {f"{name}{part}": value for name in ("cam", "caa", "uniform") for part, value in zip(("", "_scale"), pack(cams))}
             np.savez_compressed(Path(folder) / "cams.npz", classes=np.array([3, 7], np.uint8), size=np.array(size), **maps)
             return sum(p.stat().st_size for p in Path(folder).iterdir())

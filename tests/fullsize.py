@@ -19,9 +19,10 @@ import torch
 from PIL import Image
 from segment_anything import sam_model_registry
 
-from fmwsss.minivoc import scene
-from fmwsss.names import COCO_CLASSES, COCO_IDS, save_label
-from fmwsss.runner import reproduce
+from fmwsss.minivoc.scenes import scene
+from fmwsss.data.label_maps import save_label
+from fmwsss.data.coco_names import COCO_CLASSES, COCO_IDS
+from fmwsss.app.runner import reproduce
 
 COUNTS = dict(voc=dict(train=1464, train_aug=10582, val=1449), coco=dict(train2014=82081, val2014=40137))
 NOTHING = "The weights are random: the mIoU in this table says nothing about the method."

@@ -1,7 +1,9 @@
 """Small random models of the published layouts, built in milliseconds."""
 import torch
 from open_clip.model import CLIP
-from fmwsss.models import build_sam, freeze
+from fmwsss.models.clip import Clip
+from fmwsss.models.sam import build_sam
+from fmwsss.models.weights import freeze
 
 CLIP_CONFIG = dict(embed_dim=32, quick_gelu=True,
                    vision_cfg=dict(image_size=32, patch_size=8, width=128, head_width=64, layers=3),
@@ -17,7 +19,7 @@ def small_clip(seed=0):
     clip = CLIP(**CLIP_CONFIG)
     for name, parameter in clip.named_parameters():       # default initialisation leaves biases and norms trivial
         if parameter.ndim == 1: torch.nn.init.normal_(parameter, 1. if name.endswith('weight') else 0., .2)
-    return freeze(clip)
+    return Clip(clip, 'small')
 
 
 def small_sam(seed=0):

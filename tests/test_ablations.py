@@ -4,8 +4,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fmwsss.method import CLAIM_COLUMNS
-from fmwsss.runner import parse_settings, reproduce
+from fmwsss.study.statistics import CLAIM_COLUMNS
+from fmwsss.app.presets import parse_settings
+from fmwsss.app.runner import reproduce
 
 pytestmark = pytest.mark.xdist_group("ablations")      # one process runs it: the run is made once
 

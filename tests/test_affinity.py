@@ -1,20 +1,88 @@
-"""Class-aware attention affinity: contracts, faults, and the decisions that differ from the published code."""
+"""Class-aware attention affinity: contracts, faults, what differs from the published code."""
+
 import pytest
 import torch
-from fmwsss.affinity import affinity_mask, affinity_matrix, box_mask, boxes, min_max, propagate, refine, sinkhorn, uniform_attention
+from fmwsss.method.affinity import (
+    affinity_mask,
+    affinity_matrix,
+    affinity_of,
+    box_mask,
+    boxes,
+    min_max,
+    propagate,
+    refine,
+    sinkhorn,
+    uniform_attention,
+)
 
 
 @pytest.fixture
-def attention(): return torch.rand(42, 42, generator=torch.Generator().manual_seed(0)).softmax(-1)
+def attention():
+    return torch.rand(42, 42, generator=torch.Generator().manual_seed(0)).softmax(-1)
 
 
 @pytest.fixture
-def cams(): return torch.randn(3, 6, 7, generator=torch.Generator().manual_seed(1))
+def cams():
+    return torch.randn(3, 6, 7, generator=torch.Generator().manual_seed(1))
 
 
 def test_sinkhorn_is_symmetric_and_converges_to_doubly_stochastic(attention):
     a = sinkhorn(attention, 50)
     assert torch.equal(a, a.mT) and torch.allclose(a.sum(0), torch.ones(42), atol=1e-5)
+
+
+def test_refine_is_the_formula(attention, cams):
+    a = attention / attention.sum(0)
+    a = a / a.sum(1, keepdim=True)
+    a = (a + a.T) / 2
+    a = a @ a @ a
+    score = cams.clamp(min=0)
+    score = score / score.amax((1, 2), keepdim=True)
+    for at, maps in (("score", score), ("cam", cams)):
+        found = refine(cams, attention, power=3, threshold=0.5, at=at)
+        for out, m, s in zip(found, maps, score):
+            giving = torch.zeros(6, 7)
+            for x0, y0, x1, y1 in boxes(s, 0.5):
+                giving[y0:y1, x0:x1] = 1
+            assert torch.allclose(out.flatten(), a @ (giving * m).flatten(), atol=1e-6)
+
+
+def test_the_defaults_are_the_papers(attention, cams):
+    paper = dict(rounds=1, power=2, threshold=0.4, at="score", inside="inside", outside="inside")
+    assert torch.equal(refine(cams, attention), refine(cams, attention, None, **paper))
+    expected = sinkhorn(attention, 1) @ sinkhorn(attention, 1)
+    assert torch.allclose(affinity_matrix(attention), expected, atol=1e-7)
+    assert torch.equal(affinity_of(cams, attention), affinity_matrix(attention))
+
+
+def test_index_says_whose_attention_it_is(attention, cams):
+    both = torch.stack([attention, attention.flip(0)])
+    swapped = refine(cams[:2], both, index=torch.tensor([1, 0]))
+    assert torch.allclose(swapped, refine(cams[:2], both.flip(0)), atol=1e-7)
+    assert not torch.allclose(swapped, refine(cams[:2], both), atol=1e-4)
+
+
+def test_published_boxes_end_one_short():
+    full = torch.ones(5, 8)
+    full[2, 3] = 0
+    rows = boxes(full, 0.5, published=True).tolist()
+    assert [0, 0, 7, 4] in rows and len(rows) == 2  # the hole has a box too
+    assert boxes(full, 0.5).tolist() == [[0, 0, 8, 5]]
+    assert boxes(0 * full, published=True).tolist() == [[0, 0, 0, 0]] and len(boxes(0 * full)) == 0
+
+
+def test_a_region_is_strictly_above_the_threshold():
+    score = torch.tensor([[0.5, 0.0, 1.0], [0.0, 0.0, 0.75]])
+    assert boxes(score, 0.5).tolist() == [[2, 0, 3, 2]]
+    assert sorted(boxes(score, 0.4).tolist()) == [[0, 0, 1, 1], [2, 0, 3, 2]]
+
+
+def test_maps_leave_their_device_once(cams, monkeypatch):
+    "A copy for every map would stop a GPU again and again."
+    copies, cpu = [], torch.Tensor.cpu
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda x: copies.append(x.shape) or cpu(x))
+    box_mask(min_max(cams))
+    assert copies == [cams.shape]
 
 
 def test_batch_equals_one_by_one(attention, cams):
@@ -24,18 +92,21 @@ def test_batch_equals_one_by_one(attention, cams):
     assert torch.allclose(together, alone, atol=1e-6)
 
 
-@pytest.mark.parametrize('inside', ['inside', 'outside', 'all'])
-@pytest.mark.parametrize('outside', ['inside', 'outside', 'all'])
+@pytest.mark.parametrize("inside", ["inside", "outside", "all"])
+@pytest.mark.parametrize("outside", ["inside", "outside", "all"])
 def test_propagate_never_needs_the_mask(attention, cams, inside, outside):
     box = box_mask(min_max(cams))
-    direct = ((attention * affinity_mask(box, inside, outside)) @ cams.flatten(1)[..., None])[..., 0]
-    assert torch.allclose(propagate(attention, box, cams, inside, outside).flatten(1), direct, atol=1e-6)
+    pairs = attention * affinity_mask(box, inside, outside)
+    direct = (pairs @ cams.flatten(1)[..., None])[..., 0]
+    found = propagate(attention, box, cams, inside, outside).flatten(1)
+    assert torch.allclose(found, direct, atol=1e-6)
 
 
 def test_last_row_and_column_are_inside_a_box_unless_published():
     score = torch.zeros(5, 6)
     score[4, 5] = 1
-    assert boxes(score).tolist() == [[5, 4, 6, 5]] and box_mask(score).nonzero().tolist() == [[4, 5]]
+    assert boxes(score).tolist() == [[5, 4, 6, 5]]
+    assert box_mask(score).nonzero().tolist() == [[4, 5]]
     assert not box_mask(score, published=True).any()
 
 
@@ -47,26 +118,32 @@ def test_regions_touch_at_corners_and_stay_apart_otherwise():
 
 def test_a_map_without_box_comes_back_unrefined_unless_published(attention):
     nothing = -torch.ones(1, 6, 7)
-    assert torch.equal(refine(nothing, attention, at='cam'), nothing)
-    assert not refine(nothing, attention, at='cam', published=True).any()
+    assert torch.equal(refine(nothing, attention, at="cam"), nothing)
+    assert not refine(nothing, attention, at="cam", published=True).any()
     assert not refine(nothing, attention).any()
 
 
 def test_power_0_and_no_cam(attention, cams):
-    assert torch.equal(refine(cams, attention, power=0, at='cam'), cams)
+    assert torch.equal(refine(cams, attention, power=0, at="cam"), cams)
     assert refine(cams[:0], attention).shape == (0, 6, 7)
 
 
+def test_uniform_attention_gives_everything_away():
+    assert torch.allclose(uniform_attention(7).sum(0), torch.ones(7))
+
+
 def test_the_control_fills_the_boxes(cams):
-    box, score = box_mask(min_max(cams)), min_max(cams)
-    out = refine(cams, uniform_attention(42), outside='none')
+    box = box_mask(min_max(cams))
+    out = refine(cams, uniform_attention(42), outside="none")
     assert not out[~box].any() and all(o[b].std() < 1e-6 for o, b in zip(out, box))
 
 
 def test_uniform_attention_is_the_mean_of_the_boxes(cams):
     box, score = box_mask(min_max(cams)), min_max(cams)
     out = refine(cams, uniform_attention(42))
-    assert torch.allclose(out, ((score * box).sum((1, 2)) / 42)[:, None, None].expand(3, 6, 7), atol=1e-6)
+    assert torch.allclose(
+        out, ((score * box).sum((1, 2)) / 42)[:, None, None].expand(3, 6, 7), atol=1e-6
+    )
 
 
 def test_min_max_is_exact_for_tiny_cams():
@@ -75,9 +152,16 @@ def test_min_max_is_exact_for_tiny_cams():
     assert min_max(1e-9 * torch.rand(2, 3, 3), 1e-7).max() < 0.02
 
 
-@pytest.mark.parametrize('call, word', [
-    (lambda c, a: refine(c, a[:41, :41]), 'class token'), (lambda c, a: affinity_matrix(a[:40]), 'square'),
-    (lambda c, a: refine(c, a, at='logit'), 'score'), (lambda c, a: refine(c, torch.stack([a, a])), 'index'),
-    (lambda c, a: propagate(a, c > 0, c, 'box'), 'inside')])
+@pytest.mark.parametrize(
+    "call, word",
+    [
+        (lambda c, a: refine(c, a[:41, :41]), "class token"),
+        (lambda c, a: affinity_matrix(a[:40]), "square"),
+        (lambda c, a: refine(c, a, at="logit"), "score"),
+        (lambda c, a: refine(c, torch.stack([a, a])), "index"),
+        (lambda c, a: propagate(a, c > 0, c, "box"), "inside"),
+    ],
+)
 def test_faults(call, word, cams, attention):
-    with pytest.raises(ValueError, match=word): call(cams, attention)
+    with pytest.raises(ValueError, match=word):
+        call(cams, attention)

@@ -2,10 +2,10 @@
 import numpy as np
 import pytest
 import torch
-from fmwsss.affinitynet import (AffinityHead, FrozenFeatures, TimmFeatures, affinity_loss, affinity_targets, affinity_walk, affinity_walks, clip_features, dense_affinity,
-                                pair_accuracy, pair_affinity, pair_indices, pair_labels, random_walk, shrink_labels, sparse_transition, train_affinity,
-                                transition, window_affinity)
-from fmwsss.models import load_clip
+from fmwsss.refiners.affinity_training import AffinityHead, FrozenFeatures, TimmFeatures, clip_features, pair_accuracy, train_affinity, window_affinity
+from fmwsss.refiners.affinity_walk import affinity_walk, affinity_walks, dense_affinity, random_walk, sparse_transition, transition
+from fmwsss.refiners.affinitynet import affinity_loss, affinity_targets, pair_affinity, pair_indices, pair_labels, shrink_labels
+from fmwsss.models.clip import load_clip
 
 
 def test_pairs_are_near_and_counted_once():
@@ -131,7 +131,7 @@ def test_frozen_clip_features():
 def test_any_timm_network_can_be_the_backbone():
     images, labels = torch.randn(2, 3, 96, 112), halves(2)[1]
     frozen = TimmFeatures('resnet18', pretrained=False)
-    assert frozen(images).shape == (2, frozen.channels, 12, 14) and not frozen.train().net.training
+    assert frozen(images).shape == (2, frozen.channels, 12, 14) and not frozen.net.training and not frozen.train().net.training
     net = torch.nn.Sequential(TimmFeatures('resnet18', pretrained=False, frozen=False), AffinityHead(frozen.channels, 8))
     before = net[0].net.conv1.weight.clone()
     train_affinity(images, labels, steps=2, net=net, batch=2)

@@ -2,10 +2,10 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from fmwsss.cam import PUBLISHED_EPS, class_scores, masked_softmax, softmax_gradcam
-from fmwsss.features import (attend, attention_maps, encode_image_trunk, image_features, last_block, padded_patches, patch_grid,
-                             patch_mean, project_qkv, residual, resize_positions)
-from fmwsss.prompts import PromptLearner
+from fmwsss.fast.cam import softmax_gradcam
+from fmwsss.method.cam import PUBLISHED_EPS, class_scores, masked_softmax
+from fmwsss.fast.image import attend, attention_maps, encode_image_trunk, image_features, last_block, padded_patches, patch_grid, patch_mean, project_qkv, residual, resize_positions
+from fmwsss.fast.text import PromptLearner
 from small import small_clip, small_sam
 
 MODES = ['present+background', 'all', 'foreground']

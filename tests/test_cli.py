@@ -6,8 +6,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from fmwsss.cli import NOTEBOOKS, app
-from fmwsss.runner import benchmarks_folder, load_preset, merge, parse_settings
+from fmwsss.app.cli import NOTEBOOKS, app
+from fmwsss.app.presets import benchmarks_folder, load_preset, merge, parse_settings
 
 call = lambda *words: CliRunner().invoke(app, list(words), env=dict(COLUMNS="120", TERM="dumb"))
 
@@ -94,11 +94,11 @@ def test_plan_uses_the_seconds_of_an_earlier_run(tmp_path, monkeypatch):
 @pytest.fixture
 def finished(tmp_path):
     "What a finished run leaves: data, run.json and pseudo labels of the training split."
-    from fmwsss import minivoc
-    from fmwsss.data import VOCDataset
-    from fmwsss.names import save_label
+    from fmwsss.minivoc import writing
+    from fmwsss.data.voc import VOCDataset
+    from fmwsss.data.label_maps import save_label
     run = tmp_path / "run"
-    minivoc.write(run / "data", splits=dict(train=3))
+    writing.write(run / "data", splits=dict(train=3))
     (run / "pseudo_labels/train").mkdir(parents=True)
     dataset = VOCDataset(run / "data", "train")
     for i, name in enumerate(dataset.ids): save_label(run / f"pseudo_labels/train/{name}.png", np.where(dataset.mask(i) == 255, 0, dataset.mask(i)).astype(np.uint8))
@@ -147,8 +147,9 @@ def test_masks_tells_what_is_wrong_with_a_folder(tmp_path):
 def test_masks_for_own_photos(tmp_path):
     "Photos of several sizes and kinds, odd names, one of them damaged -> a palette PNG for each other one, with its own classes only."
     from PIL import Image
-    from fmwsss.minivoc import scene
-    from fmwsss.names import VOC_CLASSES, load_label
+    from fmwsss.minivoc.scenes import scene
+    from fmwsss.data.label_maps import load_label
+    from fmwsss.method.labels import VOC_CLASSES
     photos, run, rows = tmp_path / "my photos", tmp_path / "run", ["image,labels"]
     photos.mkdir()
     for seed, name in enumerate(["a b.png", "größe.jpg", "c.jpg", "d.png"]):

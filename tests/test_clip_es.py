@@ -3,11 +3,11 @@ import numpy as np
 import pytest
 import torch
 
-from fmwsss import clip_es
-from fmwsss.features import encode_image_trunk, last_block
-from fmwsss.minivoc import scene
-from fmwsss.models import load_clip, preprocess
-from fmwsss.prompts import text_features
+from fmwsss.study import clip_es
+from fmwsss.fast.image import encode_image_trunk, last_block
+from fmwsss.minivoc.scenes import scene
+from fmwsss.models.clip import load_clip, preprocess
+from fmwsss.fast.text import text_features
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ def small_lab(tmp_path_factory):
     folder = tmp_path_factory.mktemp("nbs") / "labs"
     (folder.parent / "images").mkdir()
     folder.mkdir()
-    cells = [cell("markdown", "# Lab 99: A sum"), cell("code", "from fmwsss.names import VOC_CLASSES"),
+    cells = [cell("markdown", "# Lab 99: A sum"), cell("code", "from fmwsss.method.labels import VOC_CLASSES"),
              cell("markdown", "The model answer.", grade_id="answer", grade=True, solution=True, points=4),
              cell("code", "def double(x):\n    ### BEGIN SOLUTION\n    return 2 * x\n    ### END SOLUTION", grade_id="double", solution=True),
              cell("code", "assert double(2) == 4\n### BEGIN HIDDEN TESTS\nassert double(3) == 6\n### END HIDDEN TESTS",

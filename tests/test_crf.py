@@ -2,7 +2,7 @@
 import sys
 import numpy as np
 import pytest
-from fmwsss.crf import CLIP_ES, DEEPLAB, PSA, dense_crf, scores_to_probs
+from fmwsss.refiners.crf import CLIP_ES, DEEPLAB, PSA, dense_crf, scores_to_probs
 
 
 @pytest.fixture
@@ -36,4 +36,4 @@ def test_faults(edge, monkeypatch):
     with pytest.raises(ValueError, match='same size'): dense_crf(image[:20], probs)
     with pytest.raises(ValueError, match='uint8'): dense_crf(image / 255, probs)
     monkeypatch.setitem(sys.modules, 'pydensecrf.densecrf', None)
-    with pytest.raises(ModuleNotFoundError, match='pip install pydensecrf2'): dense_crf(image, probs)
+    with pytest.raises(ModuleNotFoundError, match=r'pip install "fmwsss\[crf\]"'): dense_crf(image, probs)

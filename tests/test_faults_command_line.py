@@ -9,9 +9,9 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from fullsize import voc_folder
-from fmwsss.cli import app
-from fmwsss.names import save_label
-from fmwsss.runner import load_preset, merge
+from fmwsss.app.cli import app
+from fmwsss.data.label_maps import save_label
+from fmwsss.app.presets import load_preset, merge
 from small import small_clip
 
 pytestmark = pytest.mark.fault

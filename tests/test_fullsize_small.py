@@ -5,8 +5,9 @@ import pytest
 from safetensors.torch import save_file
 
 from fullsize import check, coco_folder, fewer, openai_archive, sam_checkpoint, voc_folder
-from fmwsss.models import is_torchscript, load_clip
-from fmwsss.runner import reproduce
+from fmwsss.models.clip import load_clip
+from fmwsss.models.weights import is_torchscript
+from fmwsss.app.runner import reproduce
 from small import SAM_CONFIG, small_sam
 
 CONFIG = dict(embed_dim=32, quick_gelu=True, vision_cfg=dict(image_size=64, patch_size=16, width=64, head_width=64, layers=8),

@@ -3,8 +3,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from fmwsss.losses import (CLASSIFICATION_LOSSES, SEGMENTATION_LOSSES, asymmetric_loss, bce_loss, cam_activation_loss, contrastive_loss,
-                           named_loss, pixel_cross_entropy, softmax_loss, zlpr_loss)
+from fmwsss.method.losses import CLASSIFICATION_LOSSES, SEGMENTATION_LOSSES, asymmetric_loss, bce_loss, cam_activation_loss, contrastive_loss, named_loss, pixel_cross_entropy, softmax_loss, zlpr_loss
 
 
 def by_hand(s, y):

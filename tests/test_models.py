@@ -8,10 +8,13 @@ import pytest
 import requests
 import torch
 from safetensors.torch import save_file
-from fmwsss import models
-from fmwsss.data import fetch
-from fmwsss.models import (build_open_clip, clip_from_state_dict, fold_batchnorm, load_clip, load_sam, preprocess,
-                           read_state_dict, tokenize, VOCABULARY)
+from fmwsss.models import clip as clip_module
+from fmwsss.models import sam
+from fmwsss.models import weights
+from fmwsss.files.download import fetch
+from fmwsss.models.clip import build_open_clip, clip_from_state_dict, load_clip, preprocess, tokenize, VOCABULARY
+from fmwsss.models.sam import fold_batchnorm, load_sam
+from fmwsss.models.weights import read_state_dict
 from small import CLIP_CONFIG, SAM_CONFIG, small_clip, small_sam
 
 
@@ -22,7 +25,7 @@ def test_preprocess_normalises_and_rounds_sides_up():
     image = np.random.default_rng(0).integers(0, 256, (30, 41, 3), dtype=np.uint8)
     x = preprocess(image)
     assert x.shape == (1, 3, 30, 41) and x.dtype == torch.float32
-    back = x[0].permute(1, 2, 0) * torch.tensor(models.CLIP_STD) + torch.tensor(models.CLIP_MEAN)
+    back = x[0].permute(1, 2, 0) * torch.tensor(clip_module.CLIP_STD) + torch.tensor(clip_module.CLIP_MEAN)
     assert (back * 255 - torch.from_numpy(image)).abs().max() < 1e-3
     assert preprocess([image, image], multiple=16).shape == (2, 3, 32, 48)
 
@@ -62,7 +65,7 @@ def test_openai_torchscript_archive(tmp_path):
     image, text = torch.randn(1, 3, 32, 32), tokenize('a cat')
     traced = torch.jit.trace_module(clip.requires_grad_(False), dict(forward=(image, text), encode_image=(image,)))
     torch.jit.save(traced, path)
-    assert models.is_torchscript(path)
+    assert weights.is_torchscript(path)
     assert torch.equal(load_clip('miniclip', path).encode_image(image), clip.encode_image(image))
 
 
@@ -138,16 +141,16 @@ def test_unknown_or_unfit_clip_names(name, message):
 
 
 def test_openai_weights_need_quick_gelu(monkeypatch):
-    monkeypatch.setattr(models, 'download_clip', lambda *a: 'x')
-    monkeypatch.setattr(models, 'read_state_dict', lambda path: {})
-    monkeypatch.setattr(models, 'build_open_clip', lambda name: None)
+    monkeypatch.setattr(clip_module, 'download_clip', lambda *a: 'x')
+    monkeypatch.setattr(clip_module, 'read_state_dict', lambda path: {})
+    monkeypatch.setattr(clip_module, 'build_open_clip', lambda name: None)
     with pytest.raises(ValueError, match='ViT-B-32-quickgelu'): load_clip('ViT-B-32')
 
 
 @pytest.mark.fault
 def test_clip_without_network(monkeypatch):
     def fail(config): raise requests.ConnectionError('no route')
-    monkeypatch.setattr(models, 'download_pretrained', fail)
+    monkeypatch.setattr(clip_module, 'download_pretrained', fail)
     with pytest.raises(FileNotFoundError) as error: load_clip('ViT-B-32-quickgelu')
     assert one_line(error) and 'https://' in str(error.value) and ' MB' in str(error.value) and 'pass its path' in str(error.value)
     with pytest.raises(FileNotFoundError, match='openai'): load_clip('ViT-B-32-quickgelu', 'no_such_tag_or_file')
@@ -155,7 +158,7 @@ def test_clip_without_network(monkeypatch):
 
 def test_open_clip_name_with_a_local_file(tmp_path, monkeypatch):
     monkeypatch.setattr(open_clip, 'get_model_config', lambda name: {k: dict(v) if isinstance(v, dict) else v for k, v in CLIP_CONFIG.items()})
-    monkeypatch.setattr(models, 'list_pretrained_tags_by_model', lambda name: [])
+    monkeypatch.setattr(clip_module, 'list_pretrained_tags_by_model', lambda name: [])
     clip = small_clip()
     torch.save(clip.state_dict(), tmp_path / 'w.pt')
     assert torch.equal(load_clip('any', tmp_path / 'w.pt').visual.proj, clip.visual.proj)
@@ -165,9 +168,9 @@ def test_open_clip_name_with_a_local_file(tmp_path, monkeypatch):
 # ------------------------------------------------------------------ SAM
 def test_folding_batchnorm_is_exact():
     torch.manual_seed(0)
-    stem = models.ConvStem(8, [4, 8], [1, 1], norm=True)
+    stem = sam.ConvStem(8, [4, 8], [1, 1], norm=True)
     for _ in range(3): stem(torch.randn(4, 3, 16, 16))
-    folded = models.ConvStem(8, [4, 8], [1, 1])
+    folded = sam.ConvStem(8, [4, 8], [1, 1])
     folded.load_state_dict(fold_batchnorm(stem.state_dict()))
     x = torch.randn(2, 3, 16, 16)
     assert torch.allclose(stem.eval()(x), folded(x), atol=1e-5)
@@ -185,7 +188,7 @@ def test_sam_from_config_and_file(tmp_path):
 
 @pytest.mark.fault
 def test_wrong_sam(tmp_path):
-    with pytest.raises(ValueError, match='vit_h') as error: load_sam('vit_x')
+    with pytest.raises(ValueError, match='vit_l') as error: load_sam('vit_x')
     assert one_line(error)
     with pytest.raises(FileNotFoundError): load_sam('vit_b', tmp_path / 'sam_vit_b_01ec64.pth')
 
@@ -221,7 +224,7 @@ def test_fetch_resumes_verifies_and_caches(server, tmp_path):
     url, content, handler = server
     sha = hashlib.sha256(content).hexdigest()
     handler.limit = 2 << 20
-    with pytest.raises(FileNotFoundError, match='could not download'): fetch(url, tmp_path, f'sha256:{sha}', progress=False)
+    with pytest.raises(FileNotFoundError, match='could not download'): fetch(url, tmp_path, f'sha256:{sha}', progress=False, tries=1)
     assert [p.name for p in tmp_path.iterdir()] == ['file.bin.part']
     handler.limit = None
     assert fetch(url, tmp_path, f'sha256:{sha}', progress=False).read_bytes() == content

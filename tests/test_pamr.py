@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 import torch
-from fmwsss.pamr import neighbours, pamr, pixel_affinity
+from fmwsss.refiners.pamr import neighbours, pamr, pixel_affinity
 
 
 def by_definition(image, maps, iterations, dilations, width=0.1):

@@ -4,9 +4,14 @@ import os
 import numpy as np
 import pytest
 
-from fmwsss import minivoc
-from fmwsss.data import VOCDataset
-from fmwsss.pipeline import Run, Store, bootstrap_gain, choose, confusions, digest, masks_stage, miou, pack, unpack, write_atomic
+from fmwsss.minivoc import writing
+from fmwsss.data.voc import VOCDataset
+from fmwsss.engine.keys import digest
+from fmwsss.engine.stages import Run
+from fmwsss.engine.store import Store
+from fmwsss.files.writing import write_atomic
+from fmwsss.study.stages import masks_stage, pack, unpack
+from fmwsss.study.statistics import bootstrap_gain, choose, confusions, miou
 
 
 class Numbers:
@@ -67,7 +72,7 @@ def test_a_changed_image_alone_is_made_again(tmp_path):
 
 
 def test_splits_that_share_pictures_share_their_masks(tmp_path):
-    minivoc.write(tmp_path, splits=dict(train=4))
+    writing.write(tmp_path, splits=dict(train=4))
     run, train = Run(tmp_path / "run", progress=False), VOCDataset(tmp_path, "train")
     (tmp_path / "ImageSets/Segmentation/few.txt").write_text("\n".join(train.ids[1:3]) + "\n")
     few = VOCDataset(tmp_path, "few")

@@ -2,8 +2,8 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F
-from fmwsss.models import tokenize
-from fmwsss.prompts import PromptLearner, encode_embeddings, prompt_layout, text_features
+from fmwsss.models.clip import tokenize
+from fmwsss.fast.text import PromptLearner, encode_embeddings, prompt_layout, text_features
 from small import small_clip
 
 NAMES = ['cat', 'tv monitor screen', 'potted_plant', '', 'bird avian']

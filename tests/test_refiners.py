@@ -6,14 +6,14 @@ import pytest
 import torch
 from PIL import Image
 
-from fmwsss.evaluation import boundary_counts, boundary_scores
-from fmwsss.method import Method, way
-from fmwsss.names import load_label
-from fmwsss.pamr import pamr
-from fmwsss.refiners import (OneOf, bootstrap_interval, boundary_miou, choose_refiners, grid, load_network, peak_growth, refine_all, refined_seeds, repeated,
-                             train_network)
-from fmwsss.runner import benchmarks_folder
-from fmwsss.superpixels import slic_masks
+from fmwsss.study.boundary import boundary_counts, boundary_scores
+from fmwsss.study.method import Method, way
+from fmwsss.data.label_maps import load_label
+from fmwsss.refiners.pamr import pamr
+from fmwsss.study.refiners import OneOf, choose_refiners, grid, load_network, peak_growth, refine_all, refined_seeds, repeated, train_network
+from fmwsss.study.statistics import bootstrap_interval, boundary_miou
+from fmwsss.app.presets import benchmarks_folder
+from fmwsss.sources.classical import slic_masks
 
 NET = dict(backbone="clip", stride=8, blocks=[0, 2], colour=3.0, width=8, radius=5, steps=12, batch=4, lr=0.003, side=None)
 SEEDING = dict(affinity=dict(attn_layers=2, power=1), box_thresholds=[0.3], powers=[1, 2], rules=[dict(filter_thresh=0.3)])

@@ -8,7 +8,8 @@ from PIL import Image
 
 from sklearn.metrics import jaccard_score
 
-from fmwsss.runner import merge, parse_settings, reproduce
+from fmwsss.app.presets import merge, parse_settings
+from fmwsss.app.runner import reproduce
 
 pytestmark = pytest.mark.xdist_group("reproduce")      # one process runs it: the run is made once
 

@@ -18,9 +18,9 @@ def test_both_ways_give_the_same(work): assert work.same(work.theirs(), work.our
 def test_a_difference_is_noticed():
     with pytest.raises(AssertionError): speed.equal([1, 2], [1, 3])
     with pytest.raises(AssertionError): speed.close(1e-3)(np.ones(3), np.array([1, 1, 1.01]))
-    official, ours = [dict(area=4, segmentation=np.ones((2, 2), bool))], speed.Masks.from_dense(np.ones((1, 2, 2)))
+    official, ours = [dict(area=4, segmentation=np.ones((2, 2), bool))], speed.Masks.of(np.ones((1, 2, 2)))
     assert speed.same_masks(official, ours)
-    with pytest.raises(AssertionError): speed.same_masks(official, speed.Masks.from_dense(np.eye(2)[None]))
+    with pytest.raises(AssertionError): speed.same_masks(official, speed.Masks.of(np.eye(2)[None]))
 
 
 def test_table(tmp_path, capsys):

@@ -5,9 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from fmwsss.training import AugmentedViews, Batch, TrainingDiverged, batch_indices, classification_loss, fit, learning_rate, segmentation_loss
-from fmwsss.models import load_clip
-from fmwsss.prompts import PromptLearner
+from fmwsss.engine.checkpoints import TrainingDiverged
+from fmwsss.engine.fit import fit
+from fmwsss.method.training import batch_indices, learning_rate
+from fmwsss.study.tasks import AugmentedViews, Batch, classification_loss, segmentation_loss
+from fmwsss.models.clip import load_clip
+from fmwsss.fast.text import PromptLearner
 
 NAMES = ["cat", "dog", "car", "grass", "sky"]
 
@@ -149,9 +152,8 @@ def test_a_damaged_checkpoint_is_named(clip, tmp_path):
 
 
 def test_the_classification_step_computes_no_cam(clip, monkeypatch):
-    from fmwsss import training
     def forbidden(*a, **k): raise AssertionError("a CAM was computed")
-    monkeypatch.setattr(training, "softmax_gradcam", forbidden)
+    monkeypatch.setattr(tasks, "softmax_gradcam", forbidden)
     train(clip, steps=2)
     with pytest.raises(AssertionError): train(clip, segmentation_loss, steps=2)
 

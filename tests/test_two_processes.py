@@ -19,7 +19,7 @@ SMALL = ["data.images={train: 6, tune: 3, val: 4}", "workers=1", "masks.source=[
 
 def start(out, *launcher):
     "`fmwsss reproduce` in a process of its own, perhaps through a launcher."
-    command = [sys.executable, *launcher, "-m", "fmwsss.cli", "reproduce", "minivoc", "--only", "seeds", "--only", "refiners", "--quiet", "--out", str(out), *[w for s in SMALL for w in ("--set", s)]]
+    command = [sys.executable, *launcher, "-m", "fmwsss.app.cli", "reproduce", "minivoc", "--only", "seeds", "--only", "refiners", "--quiet", "--out", str(out), *[w for s in SMALL for w in ("--set", s)]]
     done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ, OMP_NUM_THREADS="1"), timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

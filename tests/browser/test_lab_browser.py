@@ -161,7 +161,7 @@ def test_a_lab_runs_to_the_end(chromium, server, picture):
 
 
 def test_the_explorer_answers(chromium, server, picture):
-    open_notebook(chromium, server, '24_explore.ipynb')
+    open_notebook(chromium, server, 'explore/03_page.ipynb')
     errors = run_to_the_end(chromium)
     assert not real_errors(errors), errors
     panels = wait_until(lambda: script(chromium, 'return [...document.querySelectorAll(".jp-OutputArea-output img")].filter(i => i.src.startsWith("blob:")).length'), 60, lambda: 'the explorer shows no picture')
@@ -180,7 +180,7 @@ def test_the_explorer_answers(chromium, server, picture):
     wait_until(lambda: script(chromium, 'return document.body.innerText.includes("boat")'), 60, lambda: 'the other picture does not show')
     time.sleep(2)
     picture('explorer_other')
-    choose(chromium, 'map', 'uniform attention')
+    choose(chromium, 'maps', 'uniform attention')
     time.sleep(2)
     picture('explorer_uniform')
     assert all(script(chromium, 'return [...document.querySelectorAll(".jp-OutputArea-output img")].filter(i => i.src.startsWith("blob:")).map(i => i.naturalWidth > 0)'))

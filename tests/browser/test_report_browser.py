@@ -22,7 +22,8 @@ def browser(chromium):
 
 @pytest.fixture(scope='module')
 def pages(tmp_path_factory):
-    from fmwsss.report import build_report, compare_runs
+    from fmwsss.report.compare import compare_runs
+    from fmwsss.report.page import build_report
     root = tmp_path_factory.mktemp('browser')
     compare_runs(make_run(root / 'a'), make_run(root / 'b'), page=root / 'compare.html')
     return dict(report=build_report(root / 'a'), compare=root / 'compare.html')

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import counts
-from fmwsss.names import load_label
-from fmwsss.pipeline import Store
-from fmwsss.runner import load_preset, merge, parse_settings
-from fmwsss.superpixels import Masks
+from fmwsss.data.label_maps import load_label
+from fmwsss.engine.store import Store
+from fmwsss.app.presets import load_preset, merge, parse_settings
+from fmwsss.sources.disk import load_masks
 
 pytestmark = pytest.mark.fault
 MANY = settings(max_examples=300, deadline=None, database=None, derandomize=True)
@@ -24,7 +24,7 @@ def attempt(read, content, name): return counts.attempt(read, content, name, (Va
 @MANY
 @given(st.binary(max_size=300), magic)
 def test_masks_and_label_maps(content, start):
-    attempt(Masks.load, start + content, "masks.npz")
+    attempt(load_masks, start + content, "masks.npz")
     attempt(load_label, start + content, "label.png")
 
 
@@ -33,7 +33,7 @@ def test_masks_and_label_maps(content, start):
 def test_masks_with_wrong_arrays(arrays):
     def read(path):
         with open(path, "wb") as f: np.savez(f, **{k: np.array(v) for k, v in arrays.items()})
-        return Masks.load(path)
+        return load_masks(path)
     attempt(read, b"", "masks.npz")
 
 

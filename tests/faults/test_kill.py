@@ -12,7 +12,7 @@ import psutil
 import pytest
 import yaml
 
-from fmwsss.runner import load_preset, merge, parse_settings
+from fmwsss.app.presets import load_preset, merge, parse_settings
 
 MOMENTS = int(os.environ.get("FMWSSS_KILLS", 20))
 SAVE_EVERY = 5                              # iterations between two checkpoints of a training
@@ -32,7 +32,7 @@ def preset(folder):
 
 def start(settings, out):
     "The run as a process group of its own."
-    command = [sys.executable, "-c", "from fmwsss.cli import app; app()", "reproduce", str(settings), "--quiet", "--out", str(out)]
+    command = [sys.executable, "-c", "from fmwsss.app.cli import app; app()", "reproduce", str(settings), "--quiet", "--out", str(out)]
     return subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=dict(os.environ, OMP_NUM_THREADS="1", COLUMNS="200"))
 
 
@@ -156,7 +156,7 @@ def test_workers_end_with_their_run(tmp_path):
 
 @pytest.mark.fault
 def test_drawing_ends_with_its_run(tmp_path):
-    process = subprocess.Popen([sys.executable, "-c", "import sys; from fmwsss import minivoc; minivoc.write(sys.argv[1], splits=dict(train=5000), workers=2)", str(tmp_path)])
+    process = subprocess.Popen([sys.executable, "-c", "import sys; from fmwsss.minivoc import writing; writing.write(sys.argv[1], splits=dict(train=5000), workers=2)", str(tmp_path)])
     while process.poll() is None and not list((tmp_path / "JPEGImages").glob("*.jpg")): time.sleep(0.05)
     members = family(process)
     process.kill()

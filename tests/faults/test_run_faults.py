@@ -18,17 +18,24 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from fmwsss import minivoc, runner
-from fmwsss.cli import app
-from fmwsss.data import Instances, open_dataset
-from fmwsss.method import Method, way
-from fmwsss.models import read_state_dict
-from fmwsss.names import save_label
-from fmwsss.pipeline import PACKAGE, Run, Store, masks_stage, readable
-from fmwsss.runner import alone_in, in_one_line, load_preset, remove_leftovers
-from fmwsss.segmentation import load_checkpoint
-from fmwsss.superpixels import Masks
-from fmwsss.training import Checkpoint
+from fmwsss.app import runner
+from fmwsss.minivoc import writing
+from fmwsss.app.cli import app
+from fmwsss.data.coco_objects import Instances
+from fmwsss.data.kinds import open_dataset
+from fmwsss.study.method import Method, way
+from fmwsss.models.weights import read_state_dict
+from fmwsss.data.label_maps import save_label
+from fmwsss.engine.stages import Run
+from fmwsss.engine.store import Store
+from fmwsss.files.writing import PACKAGE
+from fmwsss.study.stages import masks_stage, readable
+from fmwsss.app.notebooks import in_one_line
+from fmwsss.app.presets import load_preset
+from fmwsss.app.runner import alone_in, remove_leftovers
+from fmwsss.study.segmentation import load_checkpoint
+from fmwsss.sources.disk import load_masks
+from fmwsss.engine.checkpoints import Checkpoint
 
 pytestmark = pytest.mark.fault
 call = lambda *words: CliRunner().invoke(app, list(words), env=dict(COLUMNS="300", TERM="dumb"))
@@ -36,7 +43,7 @@ call = lambda *words: CliRunner().invoke(app, list(words), env=dict(COLUMNS="300
 
 @pytest.fixture
 def data(tmp_path):
-    minivoc.write(tmp_path / "data", splits=dict(train=4, tune=2, val=2))
+    writing.write(tmp_path / "data", splits=dict(train=4, tune=2, val=2))
     return tmp_path / "data"
 
 
@@ -84,7 +91,7 @@ def test_odd_images_are_read_upright_and_in_colour(tmp_path, data, change):
     change(Path(open_dataset("minivoc", data, "train").image_path(1)))
     dataset = open_dataset("minivoc", data, "train")
     run, store = stage(tmp_path / "run", data)
-    assert not run.skipped and store.has(dataset.ids[1]) and tuple(Masks.load(store.path(dataset.ids[1])).size) == (40, 30)
+    assert not run.skipped and store.has(dataset.ids[1]) and tuple(load_masks(store.path(dataset.ids[1])).size) == (40, 30)
 
 
 def test_an_image_with_a_wrong_mask_is_left_out_and_named(tmp_path, data):
@@ -160,7 +167,7 @@ def limited(bytes_per_file, code, *words):
 
 
 def test_full_disk_leaves_no_half_file(tmp_path):
-    code = "import sys; from fmwsss.pipeline import Store\nimport numpy as np\nStore(sys.argv[1], 'toy', {}).save('big', dict(x=np.random.default_rng(0).random(100_000)))"
+    code = "import sys; from fmwsss.engine.store import Store\nimport numpy as np\nStore(sys.argv[1], 'toy', {}).save('big', dict(x=np.random.default_rng(0).random(100_000)))"
     found = limited(50_000, code, str(tmp_path))
     assert found.returncode and "File too large" in found.stderr
     assert not list(tmp_path.rglob("*.npz")) and not list(tmp_path.rglob("*.part"))
@@ -181,7 +188,7 @@ def test_two_runs_in_one_folder(tmp_path):
 
 
 def test_a_killed_run_lets_go_of_its_folder(tmp_path):
-    code = "import sys, time; from pathlib import Path; from fmwsss.runner import alone_in\nwith alone_in(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
+    code = "import sys, time; from pathlib import Path; from fmwsss.app.runner import alone_in\nwith alone_in(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline().strip() == "held"
     with pytest.raises(ValueError, match="another run"), alone_in(tmp_path): pass
@@ -217,7 +224,7 @@ def test_read_only_folder(plain_user):
 
 
 def test_a_cache_that_may_not_be_written_names_file_and_remedy(plain_user):
-    minivoc.write(plain_user / "data", splits=dict(train=2))
+    writing.write(plain_user / "data", splits=dict(train=2))
     _, store = stage(plain_user / "run", plain_user / "data")
     store.path(next(iter(store.stamps))).unlink()
     store.folder.chmod(0o500)
@@ -229,7 +236,7 @@ def test_a_cache_that_may_not_be_written_names_file_and_remedy(plain_user):
 
 
 def test_an_image_that_may_not_be_read_is_skipped(plain_user):
-    minivoc.write(plain_user / "data", splits=dict(train=3))
+    writing.write(plain_user / "data", splits=dict(train=3))
     dataset = open_dataset("minivoc", plain_user / "data", "train")
     before = dataset.fingerprint()
     dataset.image_path(1).chmod(0)
@@ -272,7 +279,7 @@ def test_nothing_that_is_read_is_executed(tmp_path):
     (tmp_path / "bomb.npy").write_bytes(pickle.dumps(Bomb(exploded)))
     store = Store(tmp_path / "cache", "toy", {})
     store.path("x").write_bytes((tmp_path / "bomb.npz").read_bytes())
-    for read in (lambda: store.load("x"), lambda: Masks.load(tmp_path / "bomb.npz"), lambda: Checkpoint(tmp_path / "bomb.pt").load(torch.nn.Linear(1, 1)),
+    for read in (lambda: store.load("x"), lambda: load_masks(tmp_path / "bomb.npz"), lambda: Checkpoint(tmp_path / "bomb.pt").load(torch.nn.Linear(1, 1)),
                  lambda: load_checkpoint(tmp_path / "bomb.pt", torch.nn.Linear(1, 1)), lambda: read_state_dict(tmp_path / "bomb.pt"), lambda: Instances.open(tmp_path / "bomb.npy")):
         with pytest.raises(Exception): read()
     assert not exploded.exists()

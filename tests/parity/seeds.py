@@ -4,12 +4,17 @@ The authors' quirks live behind `published=True` (see the chapters' prose); ever
 import re
 import numpy as np
 import torch
-from fmwsss import affinity as aff, affinitynet as net
-from fmwsss.crf import dense_crf
-from fmwsss.evaluation import Confusion
-from fmwsss.losses import cam_activation_loss, contrastive_loss
-from fmwsss.sams import add_background, cam_scores, resize_maps, sams, seed_from_cams
-from fmwsss.superpixels import Masks, rock_sand_water
+from fmwsss.fast import runs as fast
+from fmwsss.method import affinity as aff
+from fmwsss.method import masks as plain_masks
+from fmwsss.method import sams as plain
+from fmwsss.refiners import affinitynet as net
+from fmwsss.refiners.affinity_walk import dense_affinity, random_walk
+from fmwsss.refiners.crf import dense_crf
+from fmwsss.method.evaluation import Confusion
+from fmwsss.method.losses import cam_activation_loss, contrastive_loss
+from fmwsss.method.sams import add_background, cam_scores, resize_maps, seed_from_cams
+from fmwsss.method.masks import Masks
 
 FLOAT = 2e-6        # sums of a few thousand float32 numbers: noise of the reference up to 5e-7 of the largest value
 GRADIENT = 1e-5
@@ -113,22 +118,28 @@ def painting(case, key, ours, level, confidence):
 
 
 def seeding(case):
+    "The plain form and the fast one, each against every array."
+    for form in (plain, fast):
+        seeding_by(case, form)
+
+
+def seeding_by(case, form):
     for name in [k.removesuffix('masks') for k in case.keys() if k.endswith('masks')]:
         level = case.array(f'{name}levels')
-        masks = Masks.from_dense(case.array(f'{name}masks'), level)
+        masks = Masks.of(case.array(f'{name}masks'), level)
         cams, classes = case[f'{name}cam'], case.array(f'{name}fg_cls')
         if name:        # edge cases: the published defaults
-            seed, found = sams(cams, masks, classes, 0.6, published=True)
+            seed, found = form.sams(cams, masks, classes, 0.6, published=True)
             case.compare(f'{name}seedmap', seed)
             case.compare(f'{name}maskscore', found.scores, SCORE, scale=1)
             case.compare(f'{name}maskseed', found.labels)
             continue
         case.compare('areas', masks.area)
-        case.compare('gathered_cam', masks.means(cams.numpy()), FLOAT)
-        case.compare('gathered_relu_cam', masks.means(cams.clamp(min=0).numpy()), FLOAT)
+        case.compare('gathered_cam', form.mask_means(cams.numpy(), masks), FLOAT)
+        case.compare('gathered_relu_cam', form.mask_means(cams.clamp(min=0).numpy(), masks), FLOAT)
         for key, (norm, method, first) in keys(case, r'seedmap_([a-z]+)_((?:pow|thresh)[\d.]+)(?:_prio_(.*))?'):
             kw = dict(priority=priority(first)) if first else {}
-            seed, found = sams(cams, masks, classes, norm_first=NORM[norm], published=True, **background(method), **kw)
+            seed, found = form.sams(cams, masks, classes, norm_first=NORM[norm], published=True, **background(method), **kw)
             case.compare(key, seed)
             if first: continue
             rest = key.removeprefix('seedmap')
@@ -139,10 +150,11 @@ def seeding(case):
 
 
 def rock(case):
-    masks = Masks.from_dense(case.array('masks'), case.array('levels'))
+    masks = Masks.of(case.array('masks'), case.array('levels'))
     for key, (t,) in keys(case, r'kept_idx_thresh([\d.]+)'):
-        kept = rock_sand_water(masks, float(t), indices=True)
-        case.compare(key, kept)
+        for form in (plain_masks, fast):
+            kept = form.rock_sand_water(masks, float(t), indices=True)
+            case.compare(key, kept)
         if f'kept_level_thresh{t}' in case: case.compare(f'kept_level_thresh{t}', masks.level[kept])
 
 
@@ -183,13 +195,13 @@ def affinitynet(case):
     loss.backward()
     case.compare('loss', loss, 1e-5)
     case.compare('grad_features', features.grad, 5e-5)
-    dense = net.dense_affinity(a.detach(), pairs, label.numel())
+    dense = dense_affinity(a.detach(), pairs, label.numel())
     case.compare('dense_affinity', dense, FLOAT)
     beta, steps = float(case.array('beta')), int(case.array('logt'))
     case.compare('transition_colsum', (dense**beta).sum(0), 1e-5)
     scores = add_background(case.array('cam'), float(case.array('alpha')))
     case.compare('scores', scores, FLOAT)
-    case.compare('walked', net.random_walk(torch.from_numpy(scores), dense, beta, steps), WALK)
+    case.compare('walked', random_walk(torch.from_numpy(scores), dense, beta, steps), WALK)
 
 
 CHECKS = dict(contrastive_loss=contrastive, cam_activation_loss=cam_activation, affinity=affinity, seeds=seeds, sams=seeding,
