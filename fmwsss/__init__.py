@@ -6,11 +6,12 @@ __version__ = "0.1.0"
 # %% auto #0
 __all__ = ['PUBLIC']
 
-# %% ../nbs/00_fmwsss.ipynb #63ae6708
+# %% ../nbs/00_fmwsss.ipynb #7ab95be6
 import importlib
 
 PUBLIC = dict(
     Masks="fmwsss.method.masks",
+    refine="fmwsss.app.refine",
     sams="fmwsss.method.sams",
 )
 
