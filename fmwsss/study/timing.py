@@ -235,7 +235,7 @@ def affinity_training(s: Stages, images: int, steps: int) -> tuple:
     numbers = sum(v.numel() for v in learned["head"].values())
     return AffinityNet().prepare(learned, study.clip), seconds, numbers
 
-# %% ../../nbs/study/18_timing.ipynb #fb748e0b
+# %% ../../nbs/study/18_timing.ipynb #ed4556d7
 class Repeated:
     "n images, those of a data set again and again under new names."
 
@@ -257,6 +257,12 @@ def chain_setup(dataset, stages: Stages, stored: list, marks: list):
     "Setup of a stage that does everything after the masks, and notes time and memory."
     unit = 1024 * (1024 if sys.platform == "darwin" else 1)
 
+    def mark():
+        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+        marks.append((clock(stages.device), used))
+
+    mark()  # before the first image
+
     def compute(indices):
         for i in indices:
             image, classes = dataset.image(i), np.flatnonzero(dataset.labels(i))
@@ -264,8 +270,7 @@ def chain_setup(dataset, stages: Stages, stored: list, marks: list):
             caa = stages.caa(cam, attention)
             maps, scale = pack(caa.cpu().numpy())
             seed = stages.sams(caa, stored[i % len(stored)], classes, image.shape[:2])
-            used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-            marks.append((clock(stages.device), used))
+            mark()
             yield dict(maps=maps, scale=scale, seed=seed), {}
 
     return compute
@@ -279,11 +284,10 @@ def over_images(stages: Stages, n: int, few: int = 16) -> tuple:
     marks = []
     with tempfile.TemporaryDirectory() as folder:
         run = Run(folder, progress=False, rank=0)
-        begin = clock(stages.device)
         args = (dataset, stages, repeated, marks)
         run.stage("chain", dict(n=n), dataset, chain_setup, *args, batch=8, reads=("image",))
     at, memory = np.transpose(marks)
-    return np.diff([begin, *at]), memory
+    return np.diff(at), memory[1:]
 
 # %% ../../nbs/study/18_timing.ipynb #55dfb3f1
 def slope(sizes, seconds) -> float:
