@@ -1,4 +1,7 @@
-"""Photos, weights and CAMs that are not part of the repository: the folder that FMWSSS_REAL names."""
+"""Photos, weights and CAMs that are not part of the repository.
+
+The folder that FMWSSS_REAL names."""
+
 import os
 from pathlib import Path
 

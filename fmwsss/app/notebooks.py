@@ -28,7 +28,7 @@ INLINE = "module://matplotlib_inline.backend_inline"
 
 def write_kernel(folder: Path):
     "A kernel specification of this very Python below `folder`."
-    argv = [sys.executable, "-P", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    argv = [sys.executable, "-P", "-m", "ipykernel", "-f", "{connection_file}"]
     spec = dict(argv=argv, display_name=KERNEL, language="python", interrupt_mode="signal")
     write_text(folder / "kernels" / KERNEL / "kernel.json", json.dumps(spec))
 

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['benchmarks_folder', 'preset_file', 'known_presets', 'read_yaml', 'layers', 'settings_of', 'parse_settings',
-           'notebook_settings', 'flat', 'differences']
+           'notebook_settings', 'committed', 'is_of', 'flat', 'differences']
 
-# %% ../../nbs/app/01_presets.ipynb #a75b98fb
+# %% ../../nbs/app/01_presets.ipynb #3507fc6f
 from dataclasses import fields
 from pathlib import Path
 
+import pandas as pd
 import yaml
 
 from ..files.errors import SettingsError, unknown_name
@@ -19,7 +20,7 @@ from ..study.settings import Settings, as_dict, overlay
 
 # %% ../../nbs/app/01_presets.ipynb #703728e9
 def benchmarks_folder() -> Path:
-    "The folder with benchmark notebooks and presets: of this checkout, or of the installed package."
+    "The folder with benchmark notebooks and presets: of this checkout or of the installed package."
     checkout = PACKAGE.parent
     if (checkout / "settings.ini").is_file() and (checkout / "benchmarks" / "presets").is_dir():
         return checkout / "benchmarks"
@@ -66,7 +67,7 @@ def layers(preset, quick: bool = False) -> list:
     content = read_yaml(path)
     base = content.pop("base", None)
     if base is None:
-        raise SettingsError(f"preset {path}: its first line must be `base: ` and a preset, or paper")
+        raise SettingsError(f"preset {path}: its first line must be `base: `, a preset or paper")
     fewer = content.pop("quick", None)
     if str(base) == str(preset):
         raise SettingsError(f"preset {path} is based on itself: name another base")
@@ -106,15 +107,36 @@ def parse_settings(pairs: list) -> dict:
             raise SettingsError(f"--set {pair!r} is not a YAML value: {text}") from None
     return settings
 
-# %% ../../nbs/app/01_presets.ipynb #26a6972b
+# %% ../../nbs/app/01_presets.ipynb #b1b45c14
 def notebook_settings(names: dict, base: str, root=None) -> tuple:
     """Settings and folder of a notebook: (Settings, Path). names: its `globals()`.
 
-    root: None takes runs/<preset>."""
+    root: None takes runs/<base>, or of the paper's settings runs/<kind of data>."""
     known = {f.name for f in fields(Settings)}
     given = {k: v for k, v in names.items() if k in known}
+    if isinstance(given.get("quick"), dict):  # the group of a preset that papermill was given
+        del given["quick"]
     settings = settings_of(base, changes=given)
-    return settings, Path(root or Path("runs") / (names.get("name") or Path(base).stem))
+    name = Path(base).stem if base != "paper" else settings.data.kind
+    return settings, Path(root or Path("runs") / name)
+
+
+def committed(settings: Settings, table: str = "claims") -> pd.DataFrame | None:
+    "A table of the full run that is kept with the code, for the same data and CLIP; None without."
+    found = None
+    for folder in sorted((benchmarks_folder() / "results").glob("*")):
+        file = folder / f"{table}.csv"
+        if file.is_file() and is_of(settings, folder.name):
+            found = pd.read_csv(file, keep_default_na=False)
+    return found
+
+
+def is_of(settings: Settings, preset: str) -> bool:
+    "Are these settings a preset's, as far as data and models go?"
+    if preset not in known_presets():
+        return False
+    other = settings_of(preset)
+    return (other.data.kind, other.models) == (settings.data.kind, settings.models)
 
 # %% ../../nbs/app/01_presets.ipynb #f7b15d43
 def flat(values, prefix: str = "") -> dict:

@@ -106,7 +106,7 @@ def identity_of(preset, settings: Settings) -> dict:
     root = str(Path(root).expanduser().resolve()) if root else None
     return dict(preset=Path(preset).stem, kind=settings.data.kind, data=root)
 
-# %% ../../nbs/app/03_runner.ipynb #e94220d8
+# %% ../../nbs/app/03_runner.ipynb #1037ebc3
 def collect_claims(out: Path, notebooks):
     "tables/claims_<notebook>.csv of all notebooks, in their order -> tables/claims.csv."
     files = [out / "tables" / f"claims_{n}.csv" for n in notebooks]
@@ -161,7 +161,7 @@ def reproduce(
 def run_all(settings, notebooks, out, only, record, progress) -> dict:
     "The notebooks one after the other, then the record and the page."
     started, begin = datetime.now(UTC), time.perf_counter()
-    parameters = dict(as_dict(settings), base="paper")
+    parameters = dict(json.loads(json.dumps(as_dict(settings))), base="paper")  # lists, no tuples
     results = []
     for number, name in enumerate(notebooks):
         if only and name not in only:  # keep what an earlier run of it left

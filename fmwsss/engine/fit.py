@@ -58,7 +58,7 @@ def make_optimizer(
 
 def make_schedule(optimizer, steps: int, lr: float, warmup: int, warmup_lr: float):
     "torch's scheduler of the paper's learning rate: constant warm-up, then cosine to 0."
-    factor = lambda step: learning_rate(step, steps, lr, warmup, warmup_lr) / lr
+    factor = lambda step: learning_rate(step, steps, lr, warmup, warmup_lr) / (lr or 1)
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 # %% ../../nbs/engine/06_fit.ipynb #f0bc7977

@@ -352,7 +352,7 @@ class Efficiency:
     training_steps: int = ranged(6, low=1)
     affinity: dict = field(default_factory=lambda: dict(images=32, steps=60))
 
-# %% ../../nbs/study/06_settings.ipynb #fafaadf0
+# %% ../../nbs/study/06_settings.ipynb #865e3d6f
 @dataclass(frozen=True)
 class Settings:
     "All settings of a run; the defaults are the paper's on PASCAL VOC 2012."
@@ -361,6 +361,7 @@ class Settings:
     workers: int = ranged(4, low=1)  # processes for stages that need the CPU
     device: str = "auto"  # cpu, cuda, or auto
     strict: bool = False  # stop at the first bad image
+    quick: bool = False  # a small run: what it cannot decide, it does not answer
     cache: str | None = None  # where results are kept; None: <run>/cache
     data: Data = field(default_factory=Data)
     models: Models = field(default_factory=Models)

@@ -1,4 +1,7 @@
-"""Parity of CLIP weights, prompts, Softmax-GradCAM and the masked softmax: the plain and the fast form."""
+"""Parity of CLIP weights, prompts, Softmax-GradCAM and the masked softmax.
+
+The plain and the fast form."""
+
 import re
 from functools import lru_cache
 
