@@ -12,6 +12,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from links import install_cell, links, repository  # noqa: E402
+
 LABS = Path(__file__).resolve().parent
 CONFIG = """c = get_config()
 c.CourseDirectory.course_id = "fmwsss"
@@ -53,7 +58,7 @@ def roles(cells):
 
 
 def check_release(source, release):
-    "RuntimeError if the students' edition shows a solution, hidden test or output, or lacks a cell."
+    "RuntimeError if the students' edition gives something away, or lacks a cell."
     given, faults = cells_of(release), []
     shown = {name: text for name, (_, text) in roles(given).items()}
     for name, (role, text) in roles(cells_of(source)).items():
@@ -93,6 +98,16 @@ def add_large_run(lab, folder):
         shutil.copy(table, folder / "results")
 
 
+def copy_lab(lab, folder, where=""):
+    "A lab in its source folder; with a public repository `where` also links to open it."
+    notebook = nbformat.read(lab, 4)
+    if where:
+        head = nbformat.v4.new_markdown_cell(links(f"nbs/labs/{lab.name}", where))
+        notebook.cells[:0] = [head, nbformat.v4.new_code_cell(install_cell(where))]
+    folder.mkdir(parents=True)
+    nbformat.write(notebook, folder / lab.name)
+
+
 def make_course(out, names=()):
     """Write source and release of the labs into the folder `out` -> names of the labs.
 
@@ -112,8 +127,7 @@ def make_course(out, names=()):
     labs = find_labs(names)
     for lab in labs:
         folder = out / "source" / lab.stem
-        folder.mkdir(parents=True)
-        shutil.copy(lab, folder)
+        copy_lab(lab, folder, repository())
         add_large_run(lab, folder)
         nbgrader(out, "generate_assignment", "--create", lab.stem)
         check_release(lab, out / "release" / lab.stem / lab.name)
@@ -147,7 +161,8 @@ def main():
     except (FileExistsError, FileNotFoundError, RuntimeError) as error:
         sys.exit(f"course.py: {error}")
     out = arguments.out
-    print(f"{out}/release: the students' edition of {', '.join(made)}, and the chapters they link to")
+    print(f"{out}/release: the students' edition of {', '.join(made)}")
+    print("and the chapters that they link to")
     print(f"{out}/source: the same with solutions")
     print("Checked: no solution, hidden test or output is in the release.")
     print("Not run here: the labs and their grading (pytest tests/test_course.py -m slow).")

@@ -1,8 +1,8 @@
 """Large runs of the labs: `python nbs/labs/full.py q01 [q05 ...]` (all labs without a name).
 
-Each lab's own cells are executed with FMWSSS_LAB=large: more pictures, three training seeds. What the
-lab states is written to `results/qNN.csv`, with the command, the date and the commit before it. What
-was trained once is kept, so a run that was stopped goes on where it stopped."""
+Each lab's own cells are executed with FMWSSS_LAB=large: more pictures, three training seeds. What
+the lab states is written to `results/qNN.csv`, with the command, the date and the commit before it.
+What was trained once is kept, so a run that was stopped goes on where it stopped."""
 import argparse
 import datetime
 import os

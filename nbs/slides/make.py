@@ -1,4 +1,4 @@
-"""The lecture as reveal.js slides, offline: `python nbs/slides/make.py [--out build/slides]`.
+"""The lecture as reveal.js slides, offline: `python nbs/slides/make.py [--out docs/_build/slides]`.
 
 A deck is a Markdown file: slides between lines of `---`, pictures taken from the executed chapters,
 so a slide shows what its chapter shows. In a slide:
@@ -7,7 +7,7 @@ so a slide shows what its chapter shows. In a slide:
     demo: method/07_sams.ipynb | Painting | 1 | 3 x 2     the same, cut into frames with a slider
     note: what the lecturer says (key S opens the speaker's window)
 
-Everything lies in one HTML file beside the folder `reveal`: no network, no kernel, nothing to fail."""
+All lies in one HTML file beside the folder `reveal`: no network, no kernel, nothing to fail."""
 import argparse
 import base64
 import io
@@ -25,14 +25,20 @@ KINDS = ("image/png", "image/jpeg")
 STYLE = """<style>
 .reveal { font: 26px/1.35 "DejaVu Sans", Arial, sans-serif; color: #1b1b1b; }
 .reveal .slides { text-align: left; }
-.reveal h1 { font-size: 1.7em; } .reveal h2 { font-size: 1.35em; } .reveal h1, .reveal h2 { margin: 0 0 .5em; }
+.reveal h1 { font-size: 1.7em; }
+.reveal h2 { font-size: 1.35em; }
+.reveal h1, .reveal h2 { margin: 0 0 .5em; }
 .reveal img { max-width: 100%; max-height: 470px; display: block; margin: .3em auto; }
-.reveal small { color: #555; font-size: .55em; } .reveal input[type=range] { width: 60%; display: block; margin: .4em auto; }
+.reveal small { color: #555; font-size: .55em; }
+.reveal input[type=range] { width: 60%; display: block; margin: .4em auto; }
 .jp-InputPrompt { display: none; } .jp-RenderedHTMLCommon { font-size: inherit; }
 body { background: white; }
+a.anchor-link { display: none; }
 </style>"""
-SLIDER = """<div class="frames">{images}<input type="range" min="0" max="{last}" value="0" aria-label="step"
-oninput="[...this.parentNode.querySelectorAll('img')].forEach((x, i) => x.hidden = i != this.value)"></div>"""
+SLIDER = """<div class="frames">{images}
+<input type="range" min="0" max="{last}" value="0" aria-label="step"
+oninput="[...this.parentNode.querySelectorAll('img')].forEach((x, i) =>
+x.hidden = i != this.value)"></div>"""
 START = """<script src="reveal/reveal.js"></script><script src="reveal/notes.js"></script>
 <script>Reveal.initialize({hash: true, slideNumber: true, width: 1100, height: 720, center: false,
 transition: "none", plugins: [RevealNotes]});</script>"""
@@ -54,7 +60,7 @@ def figure(chapter: str, heading: str, number: str) -> tuple:
             data = output.get("data", {})
             found += [(k, base64.b64decode("".join(data[k]))) for k in KINDS if k in data][:1]
     if len(found) < int(number):
-        words = f"nbs/{chapter} has {len(found)} figures below '{heading}', so none has number {number}"
+        words = f"nbs/{chapter} has {len(found)} figures below '{heading}', not {number}"
         raise LookupError(f"{words}: correct the deck, or execute the chapter")
     return found[int(number) - 1]
 
@@ -70,8 +76,8 @@ def frames(data: bytes, columns: int, rows: int) -> list:
     image, cut = Image.open(io.BytesIO(data)).convert("RGB"), []
     width, height = image.width / columns, image.height / rows
     for k in range(columns * rows):
-        x, y = k % columns, k // columns
-        panel = image.crop((int(x * width), int(y * height), int((x + 1) * width), int((y + 1) * height)))
+        x, y = (k % columns) * width, (k // columns) * height
+        panel = image.crop(tuple(map(int, (x, y, x + width, y + height))))
         panel = panel.resize((2 * panel.width, 2 * panel.height), Image.Resampling.BICUBIC)
         buffer = io.BytesIO()
         panel.save(buffer, "PNG")
@@ -114,8 +120,9 @@ def notebook_of(deck: str) -> nbformat.NotebookNode:
 def offline(html: str) -> str:
     "nbconvert's page without what it would load from the network, with the reveal.js beside it."
     body = html[html.index("<body") : html.index("</main>") + len("</main>")]
-    head = f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Lecture</title>{STYLE}'
-    return f'{head}<link rel="stylesheet" href="reveal/reveal.css"></head>{body}{START}</body></html>'
+    head = '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Lecture</title>'
+    css = '<link rel="stylesheet" href="reveal/reveal.css">'
+    return f"{head}{css}{STYLE}</head>{body}{START}</body></html>"
 
 
 def make(deck: Path, out: Path) -> Path:
@@ -132,7 +139,7 @@ def make(deck: Path, out: Path) -> Path:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", default="build/slides")
+    parser.add_argument("--out", default="docs/_build/slides")
     arguments = parser.parse_args()
     try:
         for deck in sorted(HERE.glob("*.md")):
