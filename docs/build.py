@@ -1,7 +1,10 @@
-"""The notebooks as a web site: `python docs/build.py` writes docs/_build/html with Jupyter Book 1, offline and without running anything.
+"""The notebooks as a web site: `python docs/build.py` writes docs/_build/html.
 
-The notebooks, read as they are committed, are copied beside this folder's pages into docs/_build/source, laid out as in the repository, so that
-their links hold; the API reference is written from the docstrings. A warning of the builder is an error."""
+Jupyter Book 1, offline, without running anything. The notebooks, read as they are committed, are
+copied beside this folder's pages into docs/_build/source, laid out as in the repository, so that
+their links hold; the API reference is written from the docstrings. A warning of the builder is an
+error, and so is a link that leads nowhere."""
+
 import importlib
 import inspect
 import json
@@ -15,144 +18,298 @@ from pathlib import Path
 from urllib.parse import unquote
 
 ROOT = Path(__file__).resolve().parent.parent
+NBS = ROOT / "nbs"
 DOCS = ROOT / "docs"
 SOURCE = DOCS / "_build" / "source"
+PATH = "method"
+LABS = "labs"
+ROOMS = {  # folder of notebooks: what it is called on the site, in reading order
+    "minivoc": "The drawn world",
+    "data": "Data",
+    "models": "CLIP and SAM",
+    "sources": "Where masks come from",
+    "refiners": "Refiners, the rivals of SAMS",
+    "study": "The study: train, choose, measure",
+    "explore": "The explorer",
+    "fast": "The same, faster",
+    "engine": "Ten thousand images",
+    "files": "Files and errors",
+    "report": "The page of a run",
+    "app": "Commands",
+    "pretrain": "How the miniatures were made",
+}
+FOR_LECTURERS = ("lecturer", "glossary")
+HIDDEN = ("pretrain_",)  # benchmark notebooks that are no results
 
 
-def cells_for_readers(notebook):
-    "A notebook without nbdev's directives; cells of directives alone are dropped, `echo: false` hides the code."
-    kept = []
+# ---------------------------------------------------------------- notebooks
+
+
+def read_notebook(path: Path) -> dict:
+    "A notebook as a dictionary."
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def readers_cell(cell: dict) -> dict | None:
+    "A cell without nbdev's directives; `echo: false` hides its code; None: nothing is left of it."
+    lines = "".join(cell["source"]).splitlines(keepends=True)
+    if cell["cell_type"] != "code":
+        return cell
+    code = "".join(line for line in lines if not line.startswith("#|")).strip("\n")
+    if not code.strip():
+        return None
+    hidden = any(line.replace(" ", "").startswith("#|echo:false") for line in lines)
+    tags = dict(tags=["remove-input"]) if hidden else {}
+    return dict(cell, source=code, metadata=dict(cell["metadata"], **tags))
+
+
+def cells_for_readers(notebook: dict) -> dict:
+    "A notebook as people read it."
+    cells = [readers_cell(cell) for cell in notebook["cells"]]
+    return dict(notebook, cells=[cell for cell in cells if cell is not None])
+
+
+def clickable_path(notebook: dict) -> dict:
+    "The path figure as part of the page, so that its boxes can be clicked."
+    svg = (NBS / "images" / "path.svg").read_text(encoding="utf-8").strip()
+    svg = re.sub(r'href="\.\./([^"]+)\.ipynb"', r'href="\1.html"', svg)
+    svg = re.sub(r'" height="\d+" role', '" style="max-width:100%;height:auto" role', svg)
     for cell in notebook["cells"]:
-        lines = "".join(cell["source"]).splitlines(keepends=True)
-        code = [line for line in lines if not line.startswith("#|")]
-        if cell["cell_type"] == "code":
-            if not "".join(code).strip(): continue
-            if any(line.replace(" ", "").startswith("#|echo:false") for line in lines): cell["metadata"]["tags"] = ["remove-input"]
-            cell["source"] = "".join(code).strip("\n")
-        kept.append(cell)
-    return dict(notebook, cells=kept)
-
-
-def clickable_path(notebook):
-    "The path figure as part of the page, so that its boxes can be clicked, instead of a picture with links laid over it."
-    svg = (ROOT / "nbs" / "images" / "path.svg").read_text(encoding="utf-8")
-    svg = re.sub(r'href="\.\./([^"]+)\.ipynb"', r'href="\1.html"', svg).replace('height="716"', 'style="max-width:100%;height:auto"').strip()
-    for cell in notebook["cells"]:
-        if cell["cell_type"] == "markdown": cell["source"] = re.sub(r'<div [^>]*id="path">.*?</div>', lambda _: svg, "".join(cell["source"]), flags=re.S)
+        if cell["cell_type"] == "markdown":
+            text = "".join(cell["source"])
+            frame = r'<div [^>]*id="path">.*?</div>'
+            cell["source"] = re.sub(frame, lambda _: svg, text, flags=re.S)
     return notebook
 
 
-def copy_notebook(path):
+def copy_notebook(path: Path):
     "One notebook, cleaned for readers, to its place in SOURCE."
     target = SOURCE / path.relative_to(ROOT)
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(clickable_path(cells_for_readers(json.loads(path.read_text(encoding="utf-8"))))), encoding="utf-8")
+    notebook = clickable_path(cells_for_readers(read_notebook(path)))
+    target.write_text(json.dumps(notebook), encoding="utf-8")
 
 
-def escape(text):
+def title(path: Path) -> str:
+    "First heading of a notebook."
+    for cell in read_notebook(path)["cells"]:
+        for line in "".join(cell["source"]).splitlines():
+            if cell["cell_type"] == "markdown" and line.startswith("# "):
+                return line[2:]
+    raise ValueError(f"{path} has no heading")
+
+
+def notebooks(folder: str) -> list[Path]:
+    "Notebooks of a folder, in their order."
+    return sorted((ROOT / folder).glob("[0-9a-z]*.ipynb"))
+
+
+def chapters() -> list[Path]:
+    "All notebooks of nbs/ but the index and the labs: the path, then the rooms."
+    rooms = [path for room in (PATH, *ROOMS) for path in notebooks(f"nbs/{room}")]
+    return [*rooms, NBS / "plots.ipynb"]
+
+
+def results() -> list[Path]:
+    "Benchmark notebooks that show results."
+    return [p for p in notebooks("benchmarks") if not p.stem.startswith(HIDDEN)]
+
+
+# ---------------------------------------------------------------- reference
+
+
+def escape(text: str) -> str:
     "Plain text of a docstring as Markdown: `code` stays, all other signs stand for themselves."
     parts = text.split("`")
-    if len(parts) % 2 == 0: parts = [text.replace("`", "'")]
+    if len(parts) % 2 == 0:
+        parts = [text.replace("`", "'")]
     plain = lambda t: re.sub(r"([\\*_\[\]<>{}$|#~])", r"\\\1", t)
     return "".join(f"`{p}`" if i % 2 else plain(p) for i, p in enumerate(parts))
 
 
-def signature(name, thing):
+def signature(name: str, thing) -> str:
     "How a function or class is called, on one line."
-    try: text = str(inspect.signature(thing))
-    except (TypeError, ValueError): text = "(...)"
+    try:
+        text = str(inspect.signature(thing))
+    except (TypeError, ValueError):
+        text = "(...)"
     return name + re.sub(r" at 0x[0-9a-f]+", "", text)
 
 
-def entry(name, thing, depth=2, of=""):
+def unwrap(method):
+    "The function behind a property, class method or static method."
+    return getattr(method, "__func__", None) or getattr(method, "fget", None) or method
+
+
+def documented(value) -> bool:
+    "Is it a function with a docstring?"
+    return inspect.isfunction(unwrap(value)) and bool(inspect.getdoc(unwrap(value)))
+
+
+def shorten(text: str, most: int = 90) -> str:
+    "At most so many characters."
+    return text if len(text) <= most else text[:most] + " ..."
+
+
+def entry(name: str, thing, depth: int = 2, of: str = "") -> str:
     "Heading, signature and docstring of one name; the public methods of a class follow."
     call = signature(name, thing) if callable(thing) else f"{name} = {shorten(repr(thing))}"
     doc = inspect.getdoc(thing) if callable(thing) else None
-    own = [] if not inspect.isclass(thing) else [(k, v) for k, v in vars(thing).items() if not k.startswith("_") and documented(v)]
     text = [f"{'#' * depth} {of}{name}", f"```python\n{call}\n```", escape(doc) if doc else ""]
-    return "\n\n".join(text + [entry(k, unwrap(v), 3, f"{name}.") for k, v in own])
+    if inspect.isclass(thing):
+        own = {k: v for k, v in vars(thing).items() if not k.startswith("_") and documented(v)}
+        text += [entry(k, unwrap(v), 3, f"{name}.") for k, v in own.items()]
+    return "\n\n".join(text)
 
 
-def unwrap(method): return getattr(method, "__func__", None) or getattr(method, "fget", None) or method
+def module_of(path: Path) -> str | None:
+    "The module that a notebook exports, e.g. method.cam; None if it exports none."
+    for cell in read_notebook(path)["cells"]:
+        found = re.search(r"^#\|\s*default_exp\s+(\S+)", "".join(cell["source"]), re.M)
+        if found:
+            return found[1]
+    return None
 
 
-def documented(value): return inspect.isfunction(unwrap(value)) and bool(inspect.getdoc(unwrap(value)))
+def modules() -> dict[str, Path]:
+    "{module: the notebook that makes it} in reading order."
+    found = [(module_of(path), path) for path in chapters()]
+    named = [(m.removesuffix(".__init__"), path) for m, path in found if m]
+    return dict(named)
 
 
-def shorten(text, most=90): return text if len(text) <= most else text[:most] + " ..."
-
-
-def api_page(module, chapter):
+def api_page(module: str, chapter: Path) -> str:
     "The reference page of one module, in the order of its notebook."
     m = importlib.import_module(f"fmwsss.{module}")
     names = [n for n in m.__all__ if hasattr(m, n)]
-    head = f"# {module}\n\n{escape((m.__doc__ or '').strip())}\n\nFrom the chapter [{chapter}](../nbs/{chapter}.ipynb), where each of these is built step by step."
-    return "\n\n".join([head, *(entry(n, getattr(m, n)) for n in names)]) + "\n"
+    link = f"../{chapter.relative_to(ROOT).as_posix()}"
+    source = f"From [{title(chapter)}]({link}), where each of these is built step by step."
+    head = [f"# {module}", escape((m.__doc__ or "").strip()), source]
+    return "\n\n".join([*head, *(entry(n, getattr(m, n)) for n in names)]) + "\n"
 
 
-def title(path):
-    "First heading of a notebook."
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    return next(line[2:] for c in cells for line in "".join(c["source"]).splitlines() if c["cell_type"] == "markdown" and line.startswith("# "))
+# ---------------------------------------------------------------- contents
 
 
-def table_of_contents(chapters, labs, results, modules):
+def files(paths) -> list:
+    "Entries of the table of contents."
+    return [dict(file=p.relative_to(ROOT).with_suffix("").as_posix()) for p in paths]
+
+
+def numbered(path: Path) -> dict:
+    "A chapter of the path with its number in front."
+    entry = files([path])[0]
+    return dict(entry, title=f"{path.stem[:2]} {title(path)}")
+
+
+def pages(*names) -> list:
+    "Entries of pages of this folder that exist."
+    return [dict(file=f"docs/{n}") for n in names if (DOCS / f"{n}.md").exists()]
+
+
+def other_pages() -> list:
+    "Pages of this folder that have no place of their own."
+    placed = ("gallery", "api", *FOR_LECTURERS)
+    return pages(*(p.stem for p in sorted(DOCS.glob("*.md")) if p.stem not in placed))
+
+
+def reference(known: dict) -> list:
+    "The pages of the modules under one head."
+    sections = [dict(file=f"api/{module}") for module in known]
+    names = ("CONTRIBUTING", "CHANGELOG")
+    extra = [dict(file=name) for name in names if (ROOT / f"{name}.md").exists()]
+    card = dict(file="fmwsss/weights/MODEL_CARD")
+    return [*pages("api"), *extra, card, dict(file="api/modules", sections=sections)]
+
+
+def table_of_contents(known: dict) -> str:
     "Jupyter Book's _toc.yml as JSON, which is YAML too."
-    files = lambda paths: [dict(file=p.relative_to(ROOT).with_suffix("").as_posix()) for p in paths]
-    number = lambda p: int(p.stem[:2])
-    numbered = lambda p: dict(file=f"nbs/{p.stem}", title=f"{p.stem[:2]} {title(p)}")
-    pick = lambda low, high: [numbered(p) for p in chapters if low <= number(p) < high]
-    page = lambda *names: [dict(file=f"docs/{n}") for n in names if (DOCS / f"{n}.md").exists()]
-    parts = [("The path", pick(0, 14)), ("In batch", pick(14, 20)), ("Rivals and tools", pick(20, 30)), ("How the miniatures were made", pick(30, 99)), ("Labs", files(labs)),
-             ("Results", page("gallery") + files(results)), ("For lecturers", page("lecturer")), ("Reference", page("scale", "api") + [dict(file=f"api/{m}") for m in modules] + [dict(file="CONTRIBUTING"), dict(file="fmwsss/weights/MODEL_CARD")])]
-    return json.dumps(dict(format="jb-book", root="nbs/index", parts=[dict(caption=c, chapters=f) for c, f in parts if f]))
+    rooms = [(name, files(notebooks(f"nbs/{room}"))) for room, name in ROOMS.items()]
+    parts = [
+        ("The path", [numbered(p) for p in notebooks(f"nbs/{PATH}")]),
+        ("Labs", files(notebooks(f"nbs/{LABS}"))),
+        ("Results", pages("gallery") + files(results())),
+        ("For lecturers", pages(*FOR_LECTURERS)),
+        ("In practice", other_pages()),
+        *rooms,
+        ("Reference", files([NBS / "plots.ipynb"]) + reference(known)),
+    ]
+    parts = [dict(caption=caption, chapters=entries) for caption, entries in parts if entries]
+    return json.dumps(dict(format="jb-book", root="nbs/index", parts=parts))
 
 
 def collect():
     "Everything the site is made of, into SOURCE."
     shutil.rmtree(SOURCE, ignore_errors=True)
-    found = lambda folder, pattern: sorted((ROOT / folder).glob(pattern))
-    chapters, labs = found("nbs", "[0-9]*.ipynb"), found("nbs/labs", "q*.ipynb")
-    results = [p for p in found("benchmarks", "*.ipynb") if not p.stem.startswith("pretrain_")]
-    for path in (*chapters, *labs, *found("benchmarks", "*.ipynb"), ROOT / "nbs" / "index.ipynb"): copy_notebook(path)
-    shutil.copytree(ROOT / "nbs" / "images", SOURCE / "nbs" / "images")
-    for path in (ROOT / "CONTRIBUTING.md", ROOT / "LICENSE", ROOT / "CITATION.cff", ROOT / "fmwsss" / "weights" / "MODEL_CARD.md", *DOCS.glob("*.md")):
-        target = SOURCE / path.relative_to(ROOT)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, target)
-    modules = {p.stem.split("_", 1)[1]: p.stem for p in chapters}
+    labs = notebooks(f"nbs/{LABS}")
+    for path in (*chapters(), *labs, *notebooks("benchmarks"), NBS / "index.ipynb"):
+        copy_notebook(path)
+    shutil.copytree(NBS / "images", SOURCE / "nbs" / "images")
+    names = ("CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "CITATION.cff")
+    more = [ROOT / "fmwsss" / "weights" / "MODEL_CARD.md", ROOT / "tests" / "goldens" / "README.md"]
+    for path in (*(ROOT / name for name in names), *more, *DOCS.glob("*.md")):
+        if path.exists():
+            target = SOURCE / path.relative_to(ROOT)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+    for path in DOCS.glob("*.csv"):
+        shutil.copy(path, SOURCE / "docs")
+    known = modules()
     (SOURCE / "api").mkdir()
-    for module, chapter in modules.items(): (SOURCE / "api" / f"{module}.md").write_text(api_page(module, chapter), encoding="utf-8")
-    (SOURCE / "_toc.yml").write_text(table_of_contents(chapters, labs, results, modules), encoding="utf-8")
+    for module, chapter in known.items():
+        page = api_page(module, chapter)
+        (SOURCE / "api" / f"{module}.md").write_text(page, encoding="utf-8")
+    text = "# Modules\n\nOne page for each module, in the order of the rooms.\n"
+    (SOURCE / "api" / "modules.md").write_text(text, encoding="utf-8")
+    (SOURCE / "_toc.yml").write_text(table_of_contents(known), encoding="utf-8")
     shutil.copy(DOCS / "_config.yml", SOURCE)
 
 
-def broken_links(html):
+# ---------------------------------------------------------------- building
+
+LINK = r'<(?:a|img|iframe|link|script|image)\b[^>]*?\s(?:href|src|xlink:href)="([^"]+)"'
+
+
+def is_local(link: str) -> bool:
+    "Does a link stay inside the site?"
+    return not re.match(r"[a-z]+:|//", link) and link not in ("#", "")
+
+
+def broken_links(html: Path) -> list[str]:
     "Links and pictures inside a site that lead nowhere: list of 'page -> link'."
-    pages = {p: p.read_text(encoding="utf-8") for p in sorted(html.rglob("*.html")) if "_static" not in p.parts}
-    anchors = {p: set(re.findall(r'(?:id|name)="([^"]+)"', text)) for p, text in pages.items()}
+    found = [p for p in sorted(html.rglob("*.html")) if "_static" not in p.parts]
+    texts = {p: p.read_text(encoding="utf-8") for p in found}
+    anchors = {p: set(re.findall(r'(?:id|name)="([^"]+)"', text)) for p, text in texts.items()}
     broken = []
-    for page, text in pages.items():
-        for link in re.findall(r'<(?:a|img|iframe|link|script|image)\b[^>]*?\s(?:href|src|xlink:href)="([^"]+)"', text):
-            link = unescape(link)
-            if re.match(r"[a-z]+:|//", link) or link in ("#", ""): continue
+    for page, text in texts.items():
+        for link in filter(is_local, map(unescape, re.findall(LINK, text))):
             path, _, anchor = link.partition("#")
-            target = page if not path else (page.parent / unquote(path.partition("?")[0])).resolve()
-            if not target.exists() or (anchor and target in anchors and unquote(anchor) not in anchors[target]): broken.append(f"{page.relative_to(html)} -> {link}")
+            target = page
+            if path:
+                target = (page.parent / unquote(path.partition("?")[0])).resolve()
+            missing = anchor and target in anchors and unquote(anchor) not in anchors[target]
+            if missing or not target.exists():
+                broken.append(f"{page.relative_to(html)} -> {link}")
     return broken
 
 
-def build():
-    "Build the site; returns the folder with index.html. Ends the program with the builder's code if it fails."
+def build() -> Path:
+    "Build the site; returns the folder with index.html. Ends with the builder's code if it fails."
     collect()
     out = DOCS / "_build"
     shutil.rmtree(out / "html", ignore_errors=True)
     env = dict(os.environ, OMP_NUM_THREADS="1", PYDEVD_DISABLE_FILE_VALIDATION="1")
-    done = subprocess.run([Path(sys.executable).parent / "jupyter-book", "build", SOURCE, "--path-output", DOCS, "-W", "-n", "--keep-going", "-q"], env=env)
-    if done.returncode: sys.exit(done.returncode)
+    book = Path(sys.executable).parent / "jupyter-book"
+    command = [book, "build", SOURCE, "--path-output", DOCS, "-W", "-n", "--keep-going", "-q"]
+    done = subprocess.run(command, env=env)
+    if done.returncode:
+        sys.exit(done.returncode)
     broken = broken_links(out / "html")
-    if broken: sys.exit("links that lead nowhere:\n" + "\n".join(broken))
+    if broken:
+        sys.exit("links that lead nowhere:\n" + "\n".join(broken))
     return out / "html"
 
 
-if __name__ == "__main__": print(f"{build().relative_to(Path.cwd()) if ROOT == Path.cwd() else DOCS / '_build' / 'html'}/index.html")
+if __name__ == "__main__":
+    page = build() / "index.html"
+    print(page.relative_to(Path.cwd()) if page.is_relative_to(Path.cwd()) else page)

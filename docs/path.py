@@ -1,71 +1,175 @@
-"""The path through the chapters as one figure: `python docs/path.py` writes nbs/images/path.svg, each box a link to its chapter.
+"""The path and the rooms as one figure: `python docs/path.py` writes nbs/images/path.svg.
 
-`--map` prints the picture with its links as HTML for a Markdown cell (the links inside a picture cannot be clicked)."""
+Each box is a link to its chapter, or to the first notebook of its room. `--map` prints the picture
+with links laid over it, as HTML for a Markdown cell (links inside a picture cannot be clicked)."""
+
 import sys
 from html import escape
 from pathlib import Path
 
 NBS = Path(__file__).resolve().parent.parent / "nbs"
-WIDTH, HEIGHT, H = 1000, 716, 54
-width = lambda y: 132 if y == 536 else 150                     # seven boxes in the row of tools
-# kind: fill, edge; the text on them is dark, whatever the page around looks like. Lines and words outside boxes have 4.5:1 on white and on black.
-KINDS = dict(data=("#dbe9f6", "#3b6ea5"), clip=("#fde3c8", "#b8651b"), sam=("#dcf0d8", "#3f8a35"), seed=("#f7d6d6", "#b03a3a"), learn=("#e9def5", "#7a4fb0"), tool=("#e8e8e8", "#6b6b6b"))
-GREY = "#767676"
-# number: (name, second line, column x, row y, kind)
-BOXES = {
-    0: ("names", "what CLIP reads", 20, 40, "data"), 1: ("minivoc", "drawn pictures", 190, 40, "data"), 2: ("data", "image and labels", 360, 40, "data"),
-    3: ("models", "frozen CLIP and SAM", 610, 40, "data"),
-    4: ("features", "computed once", 360, 150, "clip"), 5: ("prompts", "a sentence to learn", 20, 250, "learn"), 6: ("cam", "where is the class?", 190, 250, "clip"),
-    7: ("affinity", "spread over the object", 360, 250, "clip"), 9: ("superpixels", "masks without a class", 730, 150, "sam"),
-    10: ("sams", "masks get classes", 560, 250, "seed"), 11: ("crf", "the rival of masks", 360, 350, "sam"), 26: ("refiners", "compared fairly", 640, 350, "sam"), 12: ("evaluation", "when is a mask right?", 830, 350, "tool"),
-    8: ("losses", "what do we ask for?", 190, 350, "learn"), 13: ("training", "learn, twice", 20, 350, "learn"),
-    22: ("segmentation", "a network learns from it", 830, 440, "tool"),
-    14: ("pipeline", "loses nothing", 20, 536, "tool"), 15: ("plots", "figures", 158, 536, "tool"), 16: ("report", "the page", 296, 536, "tool"), 17: ("runner", "reproduce", 434, 536, "tool"),
-    18: ("cli", "commands", 572, 536, "tool"), 19: ("method", "all as one object", 710, 536, "tool"), 25: ("plan", "hours before a run", 848, 536, "tool"),
-    24: ("explore", "every knob by hand", 20, 642, "seed"), 20: ("affinitynet", "learned affinity", 182, 642, "clip"), 21: ("pamr", "refined by colour", 344, 642, "clip"), 23: ("clip_es", "the ancestor", 506, 642, "clip"),
-    30: ("pretrain_clip", "miniature CLIP", 668, 642, "tool"), 31: ("pretrain_sam", "miniature SAM", 830, 642, "tool"),
+WIDTH, HEIGHT = 1000, 524
+BOX_HEIGHT = 54
+GREY = "#767676"  # lines and words outside boxes: 4.5:1 on white and on black
+KINDS = dict(  # fill and edge
+    data=("#dbe9f6", "#3b6ea5"),
+    clip=("#fde3c8", "#b8651b"),
+    sam=("#dcf0d8", "#3f8a35"),
+    seed=("#f7d6d6", "#b03a3a"),
+    learn=("#e9def5", "#7a4fb0"),
+    tool=("#e8e8e8", "#6b6b6b"),
+)
+CHAPTERS = {  # number: (name, second line, x, y, kind)
+    1: ("labels", "a name, not a place", 20, 40, "data"),
+    2: ("CLIP", "a picture, a sentence", 210, 40, "clip"),
+    3: ("prompts", "a sentence to learn", 20, 150, "learn"),
+    4: ("CAM", "where is the class?", 210, 150, "clip"),
+    5: ("affinity", "spread over objects", 400, 150, "clip"),
+    6: ("masks", "SAM cuts, no names", 590, 40, "sam"),
+    7: ("SAMS", "masks get classes", 590, 150, "seed"),
+    8: ("losses", "what do we ask for?", 210, 260, "learn"),
+    9: ("training", "the contexts learn", 20, 260, "learn"),
+    10: ("coarse to fine", "seeds teach once more", 400, 260, "seed"),
+    11: ("evaluation", "when is a mask right?", 810, 260, "tool"),
 }
-WORDS = [(20, 28, "image and image-level labels"), (20, 524, "the same for many images"), (20, 630, "try it, compare it, and how the miniatures were made"), (280, 458, "coarse seeds teach the prompts of the second task")]
-ARROWS = ["M170 67H190", "M340 67H360", "M510 67H610", "M660 94V122H435V150", "M710 94V122H805V150", "M435 204V226H265V250", "M170 277H190", "M340 277H360", "M510 277H560",
-          "M805 204V226H635V250", "M435 304V350", "M265 304V350", "M710 277H830", "M690 304V350", "M905 304V350", "M190 377H170", "M95 350V304", "M905 404V440"]
-LOOP = "M590 304V438H265V404"                                   # seeds -> training, dashed: for the second task
-PSEUDO = (830, 250)                                              # what it is all for; not a chapter
+ROOMS = {  # room: (second line, x, y, kind)
+    "minivoc": ("the drawn world", 20, 384, "data"),
+    "data": ("your pictures", 160, 384, "data"),
+    "models": ("any CLIP, any SAM", 300, 384, "clip"),
+    "sources": ("anybody's masks", 440, 384, "sam"),
+    "refiners": ("rivals of SAMS", 580, 384, "sam"),
+    "study": ("train and measure", 720, 384, "seed"),
+    "explore": ("every knob by hand", 860, 384, "seed"),
+    "fast": ("the same, sooner", 20, 456, "tool"),
+    "files": ("nothing is lost", 160, 456, "tool"),
+    "engine": ("ten thousand images", 300, 456, "tool"),
+    "report": ("the page of a run", 440, 456, "tool"),
+    "app": ("commands", 580, 456, "tool"),
+    "pretrain": ("the miniatures", 720, 456, "learn"),
+    "labs": ("ten questions", 860, 456, "learn"),
+}
+WORDS = [
+    (20, 26, "the path: the whole method, step by step"),
+    (20, 372, "the rooms: what the method needs to run on your pictures"),
+    (676, 330, "coarse seeds teach the second task"),
+]
+ARROWS = [
+    "M170 67H210",
+    "M285 94V150",
+    "M170 177H210",
+    "M360 177H400",
+    "M550 177H590",
+    "M665 94V150",
+    "M740 177H810",
+    "M885 204V260",
+    "M285 204V260",
+    "M210 287H170",
+    "M95 260V204",
+]
+LOOP = ["M665 204V340H475V314", "M400 287H360"]  # seeds -> coarse to fine -> losses
+GOAL = (810, 150)  # what it is all for; not a chapter
 
 
-def chapter(number):
-    "File name of a chapter, or None while it is not there."
-    return next((p.name for p in NBS.glob(f"{number:02}_*.ipynb")), None)
+def chapter(number: int) -> str | None:
+    "A chapter of the path, as a path below nbs/, or None while it is not there."
+    found = sorted((NBS / "method").glob(f"{number:02}_*.ipynb"))
+    return found[0].relative_to(NBS).as_posix() if found else None
 
 
-def box(number, x, y, name, line, kind):
-    (fill, edge), W = KINDS[kind], width(y)
-    shape = (f'<rect x="{x}" y="{y}" width="{W}" height="{H}" rx="8" fill="{fill}" stroke="{edge}" stroke-width="1.5"/>'
-             f'<text x="{x + W / 2:g}" y="{y + 23}" class="name">{number:02} {escape(name)}</text><text x="{x + W / 2:g}" y="{y + 41}" class="line">{escape(line)}</text>')
-    return f'<a href="../{chapter(number)}" target="_top"><title>{number:02} {escape(name)}: {escape(line)}</title>{shape}</a>'
+def first_of(room: str) -> str | None:
+    "The first notebook of a room, as a path below nbs/."
+    found = sorted((NBS / room).glob("*.ipynb"))
+    return found[0].relative_to(NBS).as_posix() if found else None
 
 
-def figure():
-    "The whole SVG file as text; chapters that are not there are left out."
-    (x, y), W = PSEUDO, width(0)
-    style = f"#fmwsss-path text{{font-family:system-ui,-apple-system,'Segoe UI',Helvetica,Arial,sans-serif;text-anchor:middle;fill:#1c1c1c}}#fmwsss-path .name{{font-size:15px;font-weight:600}}#fmwsss-path .line{{font-size:12px}}#fmwsss-path .word{{font-size:13px;text-anchor:start;fill:{GREY}}}#fmwsss-path a:hover rect,#fmwsss-path a:focus rect{{stroke-width:3}}"
-    head = (f'<svg xmlns="http://www.w3.org/2000/svg" id="fmwsss-path" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" role="img" aria-labelledby="path-title"><title id="path-title">The path through the chapters, from image and labels to pseudo label</title>'
-            f'<style>{style}</style><defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" markerUnits="userSpaceOnUse" orient="auto"><path d="M0 0L8 4L0 8z" fill="{GREY}"/></marker></defs>')
-    lines = [f'<path d="{d}" fill="none" stroke="{GREY}" stroke-width="1.6" marker-end="url(#tip)"/>' for d in ARROWS if chapter(22) or not d.endswith("V440")]
-    lines.append(f'<path d="{LOOP}" fill="none" stroke="{GREY}" stroke-width="1.6" stroke-dasharray="5 4" marker-end="url(#tip)"/>')
-    words = [f'<text x="{a}" y="{b}" class="word">{escape(t)}</text>' for a, b, t in WORDS]
-    goal = f'<rect x="{x}" y="{y}" width="{W}" height="{H}" rx="8" fill="#fff3bf" stroke="#b08900" stroke-width="2.5"/><text x="{x + W / 2:g}" y="{y + 23}" class="name">pseudo label</text><text x="{x + W / 2:g}" y="{y + 41}" class="line">a class for every pixel</text>'
-    boxes = [box(n, bx, by, name, line, kind) for n, (name, line, bx, by, kind) in BOXES.items() if chapter(n)]
-    return "\n".join([head, *lines, *words, goal, *boxes, "</svg>"]) + "\n"
+def boxes() -> list:
+    "(target, title, second line, x, y, width, kind) of everything that can be clicked."
+    path = [(chapter(n), f"{n:02} {name}", *rest) for n, (name, *rest) in CHAPTERS.items()]
+    rooms = [(first_of(room), room, *rest) for room, rest in ROOMS.items()]
+    placed = [(t, name, line, x, y, 150, kind) for t, name, line, x, y, kind in path if t]
+    return placed + [(t, name, line, x, y, 128, kind) for t, name, line, x, y, kind in rooms if t]
 
 
-def image_map():
-    "The figure for a Markdown cell: the picture, and a link over each box (JupyterLab drops HTML image maps and links inside pictures)."
-    place = lambda x, y: f"display:block;position:absolute;left:{x}px;top:{y}px;width:{width(y)}px;height:{H}px"
-    links = [f'<a href="{chapter(n)}" title="{n:02} {escape(name)}" style="{place(x, y)}"></a>' for n, (name, _, x, y, _) in BOXES.items() if chapter(n)]
-    picture = f'<img src="images/path.svg" width="{WIDTH}" alt="The path through the chapters, from image and labels to pseudo label" style="max-width:none">'
-    return "\n".join([f'<div style="position:relative;width:{WIDTH}px" id="path">', picture, *links, "</div>"])
+def words_in_box(name: str, line: str, x: float, y: float, width: float) -> str:
+    "The two lines of a box."
+    middle = x + width / 2
+    first = f'<text x="{middle:g}" y="{y + 23}" class="name">{escape(name)}</text>'
+    return first + f'<text x="{middle:g}" y="{y + 41}" class="line">{escape(line)}</text>'
+
+
+def rectangle(x, y, width, fill, edge, thick=1.5) -> str:
+    "A rounded box."
+    size = f'x="{x}" y="{y}" width="{width}" height="{BOX_HEIGHT}" rx="8"'
+    return f'<rect {size} fill="{fill}" stroke="{edge}" stroke-width="{thick}"/>'
+
+
+def linked_box(target, name, line, x, y, width, kind) -> str:
+    "A box that leads to its notebook."
+    title = f"<title>{escape(name)}: {escape(line)}</title>"
+    shape = rectangle(x, y, width, *KINDS[kind]) + words_in_box(name, line, x, y, width)
+    return f'<a href="../{target}" target="_top">{title}{shape}</a>'
+
+
+def style() -> str:
+    "Style sheet of the figure, for itself alone."
+    font = "font-family:system-ui,-apple-system,'Segoe UI',Helvetica,Arial,sans-serif"
+    rules = {
+        "text": f"{font};text-anchor:middle;fill:#1c1c1c",
+        ".name": "font-size:15px;font-weight:600",
+        ".line": "font-size:11.5px",
+        ".word": f"font-size:13px;text-anchor:start;fill:{GREY}",
+        "a:hover rect,#fmwsss-path a:focus rect": "stroke-width:3",
+    }
+    return "".join(f"#fmwsss-path {name}{{{rule}}}" for name, rule in rules.items())
+
+
+def head() -> str:
+    "Opening tag, title, style and arrow head."
+    size = f'viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
+    title = "The path through the chapters, from image and labels to pseudo label, and the rooms"
+    marker = (
+        '<marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" '
+        f'markerUnits="userSpaceOnUse" orient="auto"><path d="M0 0L8 4L0 8z" fill="{GREY}"/></marker>'
+    )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" id="fmwsss-path" {size} role="img" '
+        f'aria-labelledby="path-title"><title id="path-title">{title}</title>'
+        f"<style>{style()}</style><defs>{marker}</defs>"
+    )
+
+
+def arrow(d: str, dashes: str = "") -> str:
+    "An arrow along a path."
+    look = f'fill="none" stroke="{GREY}" stroke-width="1.6" marker-end="url(#tip)"'
+    return f'<path d="{d}" {look}{dashes}/>'
+
+
+def figure() -> str:
+    "The whole SVG file as text."
+    dashed = ' stroke-dasharray="5 4"'
+    lines = [*map(arrow, ARROWS), *(arrow(d, dashed) for d in LOOP)]
+    words = [f'<text x="{x}" y="{y}" class="word">{escape(text)}</text>' for x, y, text in WORDS]
+    goal = rectangle(*GOAL, 150, "#fff3bf", "#b08900", 2.5)
+    goal += words_in_box("pseudo label", "a class for every pixel", *GOAL, 150)
+    shapes = [linked_box(*box) for box in boxes()]
+    return "\n".join([head(), *lines, *words, goal, *shapes, "</svg>"]) + "\n"
+
+
+def image_map() -> str:
+    "The figure for a Markdown cell: the picture, and a link over each box."
+    links = []
+    for target, name, _, x, y, width, _ in boxes():
+        place = f"display:block;position:absolute;left:{x}px;top:{y}px;"
+        place += f"width:{width}px;height:{BOX_HEIGHT}px"
+        links.append(f'<a href="{target}" title="{escape(name)}" style="{place}"></a>')
+    text = "The path through the chapters, from image and labels to pseudo label, and the rooms"
+    picture = f'<img src="images/path.svg" width="{WIDTH}" alt="{text}" style="max-width:none">'
+    frame = f'<div style="position:relative;width:{WIDTH}px" id="path">'
+    return "\n".join([frame, picture, *links, "</div>"])
 
 
 if __name__ == "__main__":
-    if "--map" in sys.argv: print(image_map())
-    else: (NBS / "images" / "path.svg").write_text(figure(), encoding="utf-8")
+    if "--map" in sys.argv:
+        print(image_map())
+    else:
+        (NBS / "images" / "path.svg").write_text(figure(), encoding="utf-8")

@@ -6,12 +6,18 @@ __version__ = "0.1.0"
 # %% auto #0
 __all__ = ['PUBLIC']
 
-# %% ../nbs/00_fmwsss.ipynb #63ae6708
+# %% ../nbs/00_fmwsss.ipynb #30c2c2d0
 import importlib
 
 PUBLIC = dict(
     Masks="fmwsss.method.masks",
+    refine="fmwsss.app.refine",
     sams="fmwsss.method.sams",
+    pseudo_labels="fmwsss.study.pseudo_labels",
+    Study="fmwsss.study.study",
+    Settings="fmwsss.study.settings",
+    load_clip="fmwsss.models.clip",
+    load_sam="fmwsss.models.sam",
 )
 
 

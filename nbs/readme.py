@@ -1,86 +1,165 @@
-"""README.md from index.ipynb (`make readme`), and the results it shows, taken from the last `make reproduce`."""
-import json, re, shutil, sys
+"""README.md from index.ipynb, and the results that it shows (`make readme`).
+
+`--take [RUN]` copies tables, strip and record of a full run into benchmarks/results/<preset> first."""
+
+import json
+import re
+import shutil
+import sys
 from pathlib import Path
 
 NBS = Path(__file__).resolve().parent
-IMAGES, RUNS = NBS / "images", NBS.parent / "runs"
+ROOT = NBS.parent
+IMAGES = NBS / "images"
+RESULTS = ROOT / "benchmarks" / "results" / "minivoc"
+TABLES = ("seeds", "models", "refiners", "segmentation", "ablations", "claims")
+STEPS = [  # task, method, what it is called in the first table
+    ("fixed", "sams", 'hand prompt, "a photo of a ..."'),
+    ("classification", "sams", "**coarse**: prompts learned from image-level labels"),
+    ("segmentation", "sams", "**fine**: prompts learned from the coarse seeds"),
+    ("segmentation", "bound", "bound: every mask takes its true class"),
+]
+REFINERS = dict(
+    cam="none (raw CAM)",
+    crf_clip_es="dense CRF, settings of CLIP-ES",
+    crf_deeplab="dense CRF, settings of DeepLab",
+    crf_psa="dense CRF, settings of PSA",
+    affinitynet="AffinityNet",
+    pamr="PAMR",
+    sams="SAMS, SAM's masks",
+    sams_slic="SAMS, SLIC superpixels",
+    sams_felzenszwalb="SAMS, Felzenszwalb superpixels",
+)
 
 
-def markdown_table(rows):
+def markdown_table(rows: list) -> str:
     "Rows of strings, the first is the head -> Markdown."
-    head, *body = [" | ".join(map(str, row)) for row in rows]
-    return "\n".join(f"| {line} |" for line in [head, " | ".join(["---"] * len(rows[0])), *body])
+    lines = [" | ".join(map(str, row)) for row in rows]
+    lines.insert(1, " | ".join(["---"] * len(rows[0])))
+    return "\n".join(f"| {line} |" for line in lines)
 
 
-def results():
-    "The tables of the committed results as Markdown, for the index notebook."
+def table(name: str):
+    "A committed table of results."
     import pandas as pd
+
+    return pd.read_csv(RESULTS / f"{name}.csv")
+
+
+def about() -> dict:
+    "What made the committed results."
+    return json.loads((RESULTS / "about.json").read_text(encoding="utf-8"))
+
+
+def provenance(images: int) -> str:
+    "One sentence on where the figures are from."
+    made = about()
+    return (
+        f"mIoU in % on {images} held-out drawn pictures (`val`); preset `{made['preset']}`, seed "
+        f"{made['seed']}, commit `{made['commit'][:10]}`, {made['date']}, {made['seconds']:.0f} s "
+        f"for all benchmarks on {made['cores']} cores; settings chosen on `tune`."
+    )
+
+
+def first_table():
+    "Hand prompt, coarse, fine and bound, as Markdown for the index."
     from IPython.display import Markdown
-    seeds, models = pd.read_csv(IMAGES / "seeds.csv"), pd.read_csv(IMAGES / "models.csv")
-    about = json.loads((IMAGES / "about.json").read_text())
+
+    seeds = table("seeds")
     val = seeds[seeds.split == "val"]
-    methods = list(dict.fromkeys(val.method))
-    value = lambda task, method: 100 * val[(val.task == task) & (val.method == method)].miou.item()
-    cell = lambda task, method: f"{value(task, method):.1f}"
-    rows = [["method", "coarse (classification task)", "fine (segmentation task)"]]
-    rows += [[NAMES.get(m, m), cell("classification", m), cell("segmentation", m)] for m in methods]
-    lines = [f"mIoU in % of the seeds on {int(val.images.iloc[0])} held-out drawn pictures (`val`), image-level labels given; preset `{about['preset']}`, seed {about['seed']}, commit "
-             f"`{about['commit'][:10]}`, {about['seconds']:.0f} s for all benchmarks on {about['cores']} cores{about.get('note', '')}.", "",
-             markdown_table(rows), "", f"Fine seeds against coarse seeds (SAMS): {value('segmentation', 'sams') - value('classification', 'sams'):+.1f} points. The claims of the paper, each with "
-             "a 95 % interval and whether it holds here, are on the page and in `tables/claims.csv`; what prompt learning did at each learning rate is in `tables/prompt_learning.csv`.", "", "The same raw CAMs refined in different ways, and what a network learns from each kind of label (a segmentation network on the frozen CLIP's tokens, trained on the same pictures):", "",
-             refined(), "", "`refiners.ipynb` tries fewer background powers, so its raw CAM is not quite the one above. The network's frozen encoder is the limit once the labels are good: "
-             "a few tenths between SAMS and true masks in the last column say nothing.", "", "The frozen models on the same pictures, and what they should reach:", "",
-             markdown_table([["model", "measure", "value", "target"]] + [[r.model, r.measure, f"{r.value:.3f}", "" if pd.isna(r.target) else f"{r.target:.2f}"] for r in models.itertuples()])]
-    return Markdown("\n".join(lines))
+    value = lambda task, method: val[(val.task == task) & (val.method == method)].miou
+    rows = [["step", "raw CAM", "CAM + affinity", "dense CRF", "SAMS"]]
+    for task, method, name in STEPS:
+        columns = ("cam", "caa", "crf", "sams") if method == "sams" else ("", "", "", "bound")
+        cells = [value(task, column) for column in columns]
+        rows.append([name, *(f"{100 * c.iloc[0]:.1f}" if len(c) else "" for c in cells)])
+    text = markdown_table(rows)
+    return Markdown(f"{text}\n\n{provenance(int(val.images.max()))}")
 
 
-def refined():
-    "Refiners on raw CAMs beside what a network learns from the labels, as Markdown."
-    import pandas as pd
-    refiners, second = pd.read_csv(IMAGES / "refiners.csv"), pd.read_csv(IMAGES / "segmentation.csv").set_index("method")
-    taught = {"cam": "raw CAM", "sams": "SAMS coarse"}
-    rows = [["refiner", "mIoU %", "boundary IoU %", "seconds an image", "network trained on it, mIoU %"]]
-    for r in refiners[refiners.maps == "cam"].itertuples():
-        rows.append([REFINERS.get(r.method, r.method), f"{100 * r.miou:.1f}", f"{100 * r.boundary_iou:.1f}", f"{r.seconds_per_image:.3f}", f"{100 * second.miou[taught[r.method]]:.1f}" if r.method in taught else ""])
-    for name, text in (("CRF", "CAA, then dense CRF"), ("SAMS fine", "fine seeds (SAMS)"), ("truth", "true masks")): rows.append([text, "", "", "", f"{100 * second.miou[name]:.1f}"])
-    return markdown_table(rows)
+def refiner_table():
+    "What refines the same raw CAMs, as Markdown for the index."
+    from IPython.display import Markdown
+
+    found = table("refiners")
+    rows = [["refiner of the same CAMs", "mIoU %", "95 % interval", "seconds an image"]]
+    for r in found[found.maps == "cam"].itertuples():
+        interval = f"{100 * r.low:.1f} to {100 * r.high:.1f}"
+        name = REFINERS.get(r.method, r.method)
+        rows.append([name, f"{100 * r.miou:.1f}", interval, f"{r.seconds_per_image:.3f}"])
+    return Markdown(markdown_table(rows))
 
 
-REFINERS = dict(cam="none", crf_clip_es="dense CRF (CLIP-ES)", crf_deeplab="dense CRF (DeepLab)", crf_psa="dense CRF (PSA)", affinitynet="AffinityNet", pamr="PAMR", sams="SAMS, SAM's masks",
-                sams_slic="SAMS, SLIC superpixels", sams_felzenszwalb="SAMS, Felzenszwalb superpixels")
-NAMES = dict(cam="CAM", caa="CAM + affinity (CAA)", caa_uniform="the same with uniform attention (control)", crf="CAA + dense CRF", sams="SAMS, SAM's masks",
-             sams_felzenszwalb="SAMS, Felzenszwalb superpixels", bound="bound: each mask takes its true class")
+def claims_in_numbers():
+    "How many claims of the paper hold here, as Markdown for the index."
+    from IPython.display import Markdown
+
+    if not (RESULTS / "claims.csv").exists():
+        return Markdown("The claims of a full run are not committed yet: run `make benchmark`.")
+    claims = table("claims")
+    counts = claims.verdict.value_counts()
+    text = ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
+    return Markdown(f"Of {len(claims)} claims that the benchmarks test here: {text}.")
 
 
-def take_results(note="", run=RUNS / "minivoc"):
-    "Copy tables and strip of a run beside the index, with what made them; note: what to say beside the time."
+def take_results(run: Path):
+    "Copy tables and strip of a run to where they are committed, with what made them."
     from PIL import Image
-    IMAGES.mkdir(exist_ok=True)
-    for table in ("seeds", "models", "refiners", "segmentation"): shutil.copy(run / "tables" / f"{table}.csv", IMAGES / f"{table}.csv")
+
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    for name in TABLES:
+        if (run / "tables" / f"{name}.csv").exists():
+            shutil.copy(run / "tables" / f"{name}.csv", RESULTS / f"{name}.csv")
     picture = Image.open(run / "figures" / "strip.png").convert("RGB")
     picture.thumbnail((1400, 1400))
     picture.save(IMAGES / "strip.jpg", quality=82)
-    made = json.loads((run / "run.json").read_text())
-    about = dict(preset=made["preset"], commit=made["commit"], seed=made["parameters"]["seed"], seconds=sum(n["seconds"] for n in made["notebooks"]), cores=made["machine"]["cores"], note=f" ({note})" if note else "")
-    (IMAGES / "about.json").write_text(json.dumps(about, indent=1) + "\n")
+    made = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    seconds = sum(n["seconds"] for n in made["notebooks"])
+    record = dict(
+        preset=made["preset"],
+        commit=made["commit"],
+        date=made["started"][:10],
+        seed=made["parameters"]["seed"],
+        seconds=round(seconds, 1),
+        cores=made["machine"]["cores"],
+        command=made.get("command", ""),
+    )
+    (RESULTS / "about.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-def readme():
-    "index.ipynb -> text of README.md: links lead into nbs/, hidden code is left out."
-    parts = []
-    for cell in json.loads((NBS / "index.ipynb").read_text(encoding="utf-8"))["cells"]:
-        source = "".join(cell["source"])
-        if cell["cell_type"] == "markdown": parts.append(source)
-        elif "#| echo: false" not in source: parts.append(f"```python\n{source}\n```")
-        for output in cell.get("outputs", []):
-            if (text := output.get("data", {}).get("text/markdown")): parts.append("".join(text))
-            elif (text := output.get("data", {}).get("text/plain")) and "image/jpeg" not in output["data"]: parts.append("```\n" + "".join(text) + "\n```")
-    text = "\n\n".join(parts)
-    text = re.sub(r'<div [^>]*id="path">.*?</div>', "![From image and labels to pseudo label: every box is a chapter](images/path.svg)", text, flags=re.S)
-    text = re.sub(r"\]\((\w+\.ipynb|labs/|images/)", r"](nbs/\1", text)
-    return "<!-- made from nbs/index.ipynb by `make readme`; edit that -->\n\n" + text.replace("](../", "](") + "\n"
+def shown(output: dict) -> str | None:
+    "An output of a cell as Markdown, if it has words."
+    data = output.get("data", {})
+    if "text/markdown" in data:
+        return "".join(data["text/markdown"])
+    if "text/plain" in data and not any(kind.startswith("image/") for kind in data):
+        return "```\n" + "".join(data["text/plain"]) + "\n```"
+    return None
+
+
+def parts_of(cell: dict) -> list[str]:
+    "A cell of the index as pieces of the README; hidden code is left out."
+    source = "".join(cell["source"])
+    outputs = [text for o in cell.get("outputs", []) if (text := shown(o))]
+    if cell["cell_type"] == "markdown":
+        return [source]
+    code = [] if "#| echo: false" in source else [f"```python\n{source}\n```"]
+    return code + outputs
+
+
+def readme() -> str:
+    "index.ipynb -> text of README.md: its links lead into nbs/."
+    cells = json.loads((NBS / "index.ipynb").read_text(encoding="utf-8"))["cells"]
+    text = "\n\n".join(part for cell in cells for part in parts_of(cell))
+    picture = "![From image and labels to pseudo label: every box is a chapter](images/path.svg)"
+    text = re.sub(r'<div [^>]*id="path">.*?</div>', picture, text, flags=re.S)
+    text = re.sub(r"\]\((?!\.\./|https?:|#|/)", "](nbs/", text)
+    note = "<!-- made from nbs/index.ipynb by `make readme`; edit that -->"
+    return f"{note}\n\n{text.replace('](../', '](')}\n"
 
 
 if __name__ == "__main__":
-    if "--take" in sys.argv: take_results(" ".join(sys.argv[2:]))
-    else: (NBS.parent / "README.md").write_text(readme(), encoding="utf-8")
+    if "--take" in sys.argv:
+        take_results(Path((*sys.argv[2:], ROOT / "runs" / "minivoc")[0]))
+    else:
+        (ROOT / "README.md").write_text(readme(), encoding="utf-8")
