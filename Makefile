@@ -22,9 +22,9 @@ help:
 	@echo "make worlds      how the method does as the drawn world gets harder (benchmarks/worlds.ipynb)"
 	@echo "make lab         JupyterLab at the first page"
 	@echo "make course      the students' edition of the labs in build/course (LAB=q01: only that lab)"
-	@echo "make labs-full   the labs' questions at full size"
+	@echo "make labs-full   the labs with more pictures and three seeds: nbs/labs/results (LAB=q01: only that lab)"
 	@echo "make course-stats  how long the path is: lines, cells, figures"
-	@echo "make slides      the lectures' slides in docs/_build/slides"
+	@echo "make slides      the lecture as slides in docs/_build/slides, no network needed"
 	@echo "make site        the notebooks as a web site in docs/_build/html"
 	@echo "make test-browser  JupyterLab, the path, the explorer and the report in a real Chromium; pictures in runs/browser"
 	@echo "make export      nbs/*.ipynb -> fmwsss/*.py, notebooks cleaned"
@@ -79,13 +79,13 @@ worlds: $(VENV)/installed
 	$(BIN)/papermill benchmarks/worlds.ipynb runs/worlds/worlds.ipynb -k python3
 
 labs-full: $(VENV)/installed
-	$(BIN)/python nbs/labs/full.py
+	$(NICE) $(BIN)/python nbs/labs/full.py $(LAB)
 
 course-stats: $(VENV)/installed
 	$(BIN)/python nbs/course_stats.py
 
 slides: $(VENV)/installed
-	$(BIN)/python docs/slides.py
+	$(BIN)/python nbs/slides/make.py
 
 # The paper's presets at full size, with random weights in the published file formats: needs 16 GB of memory and 3 GB of disk.
 test-fullsize: $(VENV)/installed
