@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 NICE    = OMP_NUM_THREADS=1
 
 .PHONY: help reproduce benchmark quick lint test test-notebooks test-browser test-faults test-fullsize test-gpu \
-        quick-lowest mutants bench worlds lab labs-full course course-stats slides site pretrain readme export clean
+        quick-lowest mutants bench worlds lab labs-full course course-stats slides clips site pretrain readme export clean
 
 help:
 	@echo "make reproduce   the whole method and its benchmarks on the drawn VOC, with few pictures: tables, figures and a page in runs/minivoc (no download, no GPU)"
@@ -73,6 +73,9 @@ mutants: $(VENV)/installed
 # On a machine with a card: about ten minutes, no download. DRY=1: everything reduced, on the CPU.
 test-gpu: $(VENV)/installed
 	$(BIN)/python tests/gpu.py $(if $(DRY),--dry)
+
+clips: $(VENV)/installed
+	$(BIN)/python docs/clips.py
 
 worlds: $(VENV)/installed
 	mkdir -p runs/worlds
