@@ -265,3 +265,13 @@ def test_the_defaults(clip, case, form):
     assert torch.allclose(cams, expected, rtol=1e-4, atol=1e-6 * float(expected.abs().max()))
     other = form(*args, False, 0.1)[0]
     assert not torch.allclose(cams, other, rtol=1e-4, atol=1e-6 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("eps", [0, PUBLISHED_EPS])
+def test_masked_softmax_goes_over_the_last_axis(eps):
+    torch.manual_seed(0)
+    logits, mask = torch.randn(2, 3, 5) * 4, torch.rand(2, 3, 5) > 0.4
+    whole = masked_softmax(logits, mask, eps)
+    for i in range(2):
+        for j in range(3):
+            assert torch.allclose(whole[i, j], masked_softmax(logits[i, j], mask[i, j], eps))
