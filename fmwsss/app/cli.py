@@ -315,14 +315,17 @@ def check_folder(root: Path):
     names = ", ".join(dataset.classes[:20])
     typer.echo(f"{good}; {len(dataset.classes)} classes: {names}")
 
-# %% ../../nbs/app/04_cli.ipynb #dcdc0cb5
+# %% ../../nbs/app/04_cli.ipynb #25a2b50e
 @app.command()
 def masks(
     folder: Annotated[
         Path,
         typer.Argument(help="Photos and labels.csv (image,labels; then photo1.jpg,dog;person)."),
     ],
-    preset: Annotated[str, typer.Option(help="Settings: a preset or a YAML file.")] = "folder",
+    preset: Annotated[
+        str | None,
+        typer.Option(help="A preset or a YAML file (default: photos, or folder with a GPU)."),
+    ] = None,
     set_: Set = None,
     strict: Strict = False,
     out: Annotated[
@@ -332,6 +335,7 @@ def masks(
     quiet: Quiet = False,
 ):
     "Pseudo masks for your own photos with image-level labels: <run>/pseudo_labels, report.html."
+    from fmwsss.app import first_look
     from fmwsss.app.presets import settings_of
     from fmwsss.study.splits import open_splits
 
@@ -339,9 +343,14 @@ def masks(
     changes = changes_of(set_, strict, cache)
     changes["data"] = dict(changes.get("data") or {}, root=str(folder))
     out = Path(out or free_folder(Path("runs") / folder.name, str(folder)))
+    preset = preset or first_look.fitting_preset()
     try:  # a fault of the table is told before anything is loaded
-        open_splits(settings_of(preset, changes=changes).data, folder)
-    except (OSError, ValueError) as error:
+        found = settings_of(preset, changes=changes)
+        open_splits(found.data, folder)
+        if not quiet:
+            typer.echo(first_look.models_told(found))
+            typer.echo(f"the first photo: {first_look.first_look(found, out)}; now the others")
+    except (OSError, ValueError, RuntimeError) as error:
         fail(error)
     run = run_preset(preset, None, changes, out, quiet)
     where = out / "pseudo_labels"

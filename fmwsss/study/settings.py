@@ -311,7 +311,7 @@ class AffinityNet:
     timm: dict = field(default_factory=dict)
     targets: dict = field(default_factory=lambda: dict(strong=4, weak=32))
 
-# %% ../../nbs/study/06_settings.ipynb #864ef3a3
+# %% ../../nbs/study/06_settings.ipynb #30d8f738
 def published_pamr() -> dict:
     "PAMR as published."
     return dict(iterations=[10], dilations=[[1, 2, 4, 8, 12, 24]])
@@ -340,10 +340,11 @@ class Ablations:
     images: dict = field(default_factory=dict)
     training: dict = field(default_factory=dict)  # laid over the training of the tasks
     losses: dict = field(default_factory=dict)  # {name: {kind, lr, ...}}
-    pixel_loss_lr: tuple[float, ...] = (0.0005, 0.005)
-    shared_weights: tuple[float, ...] = (0.02,)
+    segmentation_losses: dict = field(default_factory=dict)  # the same of the second task
+    shared_weights: tuple[float, ...] = (0.02,)  # of the contrastive loss in a joint training
     contexts: tuple[int, ...] = (4, 32)
     wrong_labels: tuple[float, ...] = (0.2,)
+    many: dict = field(default_factory=dict)  # {images, knobs, sam}: drawn pictures, many masks
 
 
 @dataclass(frozen=True)
