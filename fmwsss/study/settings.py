@@ -291,7 +291,7 @@ class NetworkTraining:
     warmup: int = ranged(0, low=0)
     power: float = ranged(0.9, low=0)
     precision: str = ranged("bfloat16", choices=("float32", "bfloat16"))
-    augmentation: Views = field(default_factory=lambda: Views(513, (320, 1024), 513))
+    augmentation: Views = field(default_factory=lambda: Views(513, (320.0, 1024.0), 513))
 
 
 @dataclass(frozen=True)
