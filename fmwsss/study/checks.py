@@ -77,7 +77,7 @@ def check_file(path: str | None, where: str):
     if path and ("/" in path or "\\" in path) and not Path(path).expanduser().exists():
         raise SettingsError(f"{where}: there is no file {path}: check the path")
 
-# %% ../../nbs/study/07_checks.ipynb #c755c4fd
+# %% ../../nbs/study/07_checks.ipynb #90e12f82
 def check_masks(settings: Settings):
     "Mask sources: known, and their settings too."
     sources = settings.masks.source
@@ -109,12 +109,13 @@ def check_task(settings: Settings, name: str, task: Task):
 
 
 def check_option(part, option: str, value, where: str, texts: tuple = ()):
-    "A value that replaces a number must be one, or None, or one of some `texts`."
+    "A value that replaces a number must be one, or several, or None, or one of some `texts`."
     parameter = inspect.signature(part).parameters.get(option)
     default = parameter.default if parameter else None
     number = isinstance(default, (int, float)) and not isinstance(default, bool)
-    known = value is None or value in texts
-    if number and not known and not isinstance(value, (int, float)):
+    several = isinstance(value, (list, tuple))  # a number for each level of masks
+    values = value if several else [value]
+    if number and not all(v is None or v in texts or isinstance(v, (int, float)) for v in values):
         raise SettingsError(f"{where}: {value!r} is no number: correct it")
 
 
