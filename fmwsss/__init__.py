@@ -11,6 +11,7 @@ import importlib
 
 PUBLIC = dict(
     Masks="fmwsss.method.masks",
+    refine="fmwsss.app.refine",
     sams="fmwsss.method.sams",
     pseudo_labels="fmwsss.study.pseudo_labels",
     Study="fmwsss.study.study",

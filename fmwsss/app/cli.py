@@ -423,6 +423,11 @@ def compare(
     typer.echo(compare_words(table))
     typer.echo(f"All tables and figures side by side: {page}")
 
+# %% ../../nbs/app/04_cli.ipynb #cbef3e67
+from .refine import refine_command
+
+app.command("refine")(refine_command)
+
 # %% ../../nbs/app/04_cli.ipynb #321eb9e9
 if __name__ == "__main__" and "__file__" in globals():
     app()

@@ -5,18 +5,18 @@
 # %% auto #0
 __all__ = ['SOURCES', 'takes', 'open_source', 'masks_for', 'deciding']
 
-# %% ../../nbs/sources/06_table.ipynb #7572910e
+# %% ../../nbs/sources/06_table.ipynb #103d71ae
 import inspect
 from functools import partial
 
 from ..files.parts import check_settings, find_part
 from ..method.masks import Masks
-from .automatic import sam_masks
 from .classical import felzenszwalb, slic
 from .disk import DiskMasks
+from .needed import sam_source
 
-# %% ../../nbs/sources/06_table.ipynb #f4dd8e58
-SOURCES = {"sam": sam_masks, "felzenszwalb": felzenszwalb, "slic": slic, "disk": DiskMasks}
+# %% ../../nbs/sources/06_table.ipynb #c5eb5c59
+SOURCES = {"sam": sam_source, "felzenszwalb": felzenszwalb, "slic": slic, "disk": DiskMasks}
 
 
 def takes(part, argument: str) -> bool:

