@@ -105,7 +105,7 @@ TERMS = [
         "pseudo label",
         "",
         "The fine seed: what a segmentation network is trained on instead of the truth.",
-        "method/10_coarse_to_fine",
+        "study/11_pseudo_labels",
     ),
     Term(
         "bound",
@@ -129,7 +129,7 @@ TERMS = [
         "CLIP-ES",
         "CLIP is also an efficient segmenter",
         "The method this one builds on: frozen CLIP, sentences by hand, CAA, dense CRF.",
-        "study/12_clip_es",
+        "study/17_clip_es",
     ),
     Term(
         "SLIC",
