@@ -4,17 +4,27 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 NICE    = OMP_NUM_THREADS=1
 
-.PHONY: benchmark test-faults reproduce test test-notebooks test-browser lab course site pretrain readme export clean help bench
+.PHONY: help reproduce benchmark quick lint test test-notebooks test-browser test-faults test-fullsize test-gpu \
+        quick-lowest mutants bench worlds lab labs-full course course-stats slides site pretrain readme export clean
 
 help:
 	@echo "make reproduce   the whole method and its benchmarks on the drawn VOC, with few pictures: tables, figures and a page in runs/minivoc (no download, no GPU)"
 	@echo "make benchmark   the same in full: about 20 minutes on two cores"
+	@echo "make quick       the formulas, the doors and the command line's errors: under a minute"
 	@echo "make test        tests, and every notebook from top to bottom"
+	@echo "make lint        ruff over modules, notebooks, tests, benchmarks and docs"
 	@echo "make bench       how much faster than the published way of computing, each result checked equal first (10 minutes)"
 	@echo "make test-fullsize  the paper's presets with full-size networks (random weights) on drawn photos: under 20 minutes"
 	@echo "make test-faults    a run killed at twenty moments, faults put in, any bytes to the parsers: under 40 minutes"
+	@echo "make test-gpu    the day a card is there: parity, tolerances, seconds, memory and a plan in one table (DRY=1: reduced, on the CPU)"
+	@echo "make mutants     wrong formulas on purpose: how many of them the quick tests notice"
+	@echo "make quick-lowest  'quick' with the lowest versions of settings.ini in an environment of its own"
+	@echo "make worlds      how the method does as the drawn world gets harder (benchmarks/worlds.ipynb)"
 	@echo "make lab         JupyterLab at the first page"
 	@echo "make course      the students' edition of the labs in build/course (LAB=q01: only that lab)"
+	@echo "make labs-full   the labs with more pictures and three seeds: nbs/labs/results (LAB=q01: only that lab)"
+	@echo "make course-stats  how long the path is: lines, cells, figures"
+	@echo "make slides      the lecture as slides in docs/_build/slides, no network needed"
 	@echo "make site        the notebooks as a web site in docs/_build/html"
 	@echo "make test-browser  JupyterLab, the path, the explorer and the report in a real Chromium; pictures in runs/browser"
 	@echo "make export      nbs/*.ipynb -> fmwsss/*.py, notebooks cleaned"
@@ -33,9 +43,49 @@ reproduce: $(VENV)/installed
 benchmark: $(VENV)/installed
 	$(BIN)/fmwsss reproduce minivoc
 
+# The formulas, the doors, the command line's errors.
+QUICK = parity names cam affinity superpixels sams losses evaluation prompts models sources refiner_door crf pamr \
+        faults_command_line imports keys
+quick: $(VENV)/installed
+	$(NICE) $(BIN)/python -m pytest $(QUICK:%=tests/test_%.py) -n 2 -q -m "not slow and not unhurried"
+
+# Modules are checked in their notebooks; `ruff format --check` holds for the tests.
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check tests
+
 test: $(VENV)/installed
 	$(NICE) $(BIN)/python -m pytest tests -n 2 --dist loadgroup -q
 	$(MAKE) --no-print-directory test-notebooks
+
+# The lower bounds of settings.ini, each at its lowest, in an environment of its own.
+LOWEST ?= .venv-lowest
+quick-lowest:
+	$(PYTHON) -m venv $(LOWEST)
+	$(PYTHON) tests/lowest.py > $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/pip install --quiet --requirement $(LOWEST)/lowest.txt $(PIP_OPTIONS)
+	$(LOWEST)/bin/pip install --quiet --no-deps --editable .
+	$(NICE) $(LOWEST)/bin/python -m pytest $(QUICK:%=tests/test_%.py) -n 2 -q -m "not slow and not unhurried"
+
+mutants: $(VENV)/installed
+	$(NICE) $(BIN)/python tests/mutants.py
+
+# On a machine with a card: about ten minutes, no download. DRY=1: everything reduced, on the CPU.
+test-gpu: $(VENV)/installed
+	$(BIN)/python tests/gpu.py $(if $(DRY),--dry)
+
+worlds: $(VENV)/installed
+	mkdir -p runs/worlds
+	$(BIN)/papermill benchmarks/worlds.ipynb runs/worlds/worlds.ipynb -k python3
+
+labs-full: $(VENV)/installed
+	$(NICE) $(BIN)/python nbs/labs/full.py $(LAB)
+
+course-stats: $(VENV)/installed
+	$(BIN)/python nbs/course_stats.py
+
+slides: $(VENV)/installed
+	$(BIN)/python nbs/slides/make.py
 
 # The paper's presets at full size, with random weights in the published file formats: needs 16 GB of memory and 3 GB of disk.
 test-fullsize: $(VENV)/installed
@@ -62,7 +112,7 @@ readme: $(VENV)/installed
 	$(BIN)/python nbs/readme.py
 
 clean:
-	rm -rf runs build dist *.egg-info
+	rm -rf runs build dist *.egg-info $(LOWEST)
 
 # The site needs the extra packages of `docs` (Jupyter Book 1), the students' edition needs nbgrader, which is in `dev`.
 $(VENV)/docs: $(VENV)/installed

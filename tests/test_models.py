@@ -267,6 +267,17 @@ def test_sam_from_config_and_file(tmp_path):
     assert torch.equal(again.image_encoder(x), sam.image_encoder(x))
 
 
+def test_a_published_sam_is_built_without_random_weights(tmp_path, monkeypatch):
+    monkeypatch.setitem(sam.sam_model_registry, "vit_b", lambda: sam.build_sam(SAM_CONFIG))
+    expected = small_sam()
+    torch.save(expected.state_dict(), tmp_path / "sam.pth")
+    found = load_sam("vit_b", tmp_path / "sam.pth")
+    picture = torch.rand(3, 64, 64) * 255
+    assert torch.equal(found.preprocess(picture), expected.preprocess(picture))
+    assert not any(t.is_meta for t in (*found.parameters(), *found.buffers()))
+    assert torch.equal(found.image_encoder(picture[None]), expected.image_encoder(picture[None]))
+
+
 @pytest.mark.fault
 def test_wrong_sam(tmp_path):
     with pytest.raises(ValueError, match="vit_l") as error:

@@ -57,7 +57,7 @@ def test_another_setting_below_makes_only_what_depends_on_it(tmp_path):
     study = quick_study(tmp_path, seeding=dict(affinity=dict(power=2)))
     study.masks("val")
     assert study.run.records[-1]["computed"] == 0
-    study = quick_study(tmp_path, masks=dict(felzenszwalb=dict(scales=[50])))
+    study = quick_study(tmp_path, masks=dict(felzenszwalb=dict(sigma=1.5)))
     study.masks("val")
     assert study.run.records[-1]["computed"] == 4
 
