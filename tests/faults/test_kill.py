@@ -1,12 +1,12 @@
-"""kill -9 at twenty moments of one run, over all its stages; the same command goes on, and ends with the tables of an undisturbed run."""
+"""kill -9 at twenty moments of one run, over all its stages.
+
+The same command goes on, and ends with the tables of an undisturbed run."""
 
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pandas as pd
 import psutil
@@ -93,7 +93,9 @@ def results(out):
 
 
 def events(out):
-    "What an undisturbed run finished, in this order: (time, file, its lines): every file it keeps, a training once for each checkpoint."
+    """What an undisturbed run finished, in this order: (time, file, its lines).
+
+    Every file that it keeps; a training once for each checkpoint."""
     found = []
     for path in out.rglob("*"):
         name, logs = str(path.relative_to(out)), path.name.endswith(".pt.csv")
@@ -142,7 +144,7 @@ def draw_moments(order, draw):
 
 
 def kill_in(settings, out, order, place, draw):
-    "Start the run and kill it while it makes event `place`; -> the stage it was in, or None if it ended before."
+    "Kill a run while it makes event `place` -> the stage it was in; None: it ended before."
     missing = [k for k, event in enumerate(order) if not done(out, event)]
     if not missing:
         return None
@@ -238,7 +240,8 @@ def test_drawing_ends_with_its_run(tmp_path):
         [
             sys.executable,
             "-c",
-            "import sys; from fmwsss.minivoc import writing; writing.write(sys.argv[1], splits=dict(train=5000), workers=2)",
+            "import sys; from fmwsss.minivoc import writing; "
+            "writing.write(sys.argv[1], splits=dict(train=5000), workers=2)",
             str(tmp_path),
         ]
     )

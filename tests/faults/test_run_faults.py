@@ -1,4 +1,6 @@
-"""Faults from outside, put into a run through the same stages and commands that users call: each ends in one line with a remedy, or is skipped and told."""
+"""Faults from outside, put into a run through the stages and commands that users call.
+
+Each ends in one line with a remedy, or is skipped and told."""
 
 import json
 import os
@@ -218,7 +220,9 @@ def limited(bytes_per_file, code, *words):
 
 
 def test_full_disk_leaves_no_half_file(tmp_path):
-    code = "import sys; from fmwsss.engine.store import Store\nimport numpy as np\nStore(sys.argv[1], 'toy', {}).save('big', dict(x=np.random.default_rng(0).random(100_000)))"
+    code = "import sys; from fmwsss.engine.store import Store\nimport numpy as np\n"
+    code += "x = np.random.default_rng(0).random(100_000)\n"
+    code += "Store(sys.argv[1], 'toy', {}).save('big', dict(x=x))"
     found = limited(50_000, code, str(tmp_path))
     assert found.returncode and "File too large" in found.stderr
     assert not list(tmp_path.rglob("*.npz")) and not list(tmp_path.rglob("*.part"))
@@ -231,7 +235,7 @@ def test_full_disk_leaves_no_half_file(tmp_path):
         ("MemoryError", "", "lower workers"),
         (
             "RuntimeError",
-            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes",
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory",
             "lower workers",
         ),
         ("OutOfMemoryError", "CUDA out of memory. Tried to allocate 2 GiB", "lower workers"),
@@ -255,7 +259,9 @@ def test_two_runs_in_one_folder(tmp_path):
 
 
 def test_a_killed_run_lets_go_of_its_folder(tmp_path):
-    code = "import sys, time; from pathlib import Path; from fmwsss.app.runner import alone_in\nwith alone_in(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
+    code = "import sys, time; from pathlib import Path; "
+    code += "from fmwsss.app.runner import alone_in\n"
+    code += "with alone_in(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
     )
@@ -334,7 +340,7 @@ def test_an_image_that_may_not_be_read_is_skipped(plain_user):
 
 
 def computes(killer):
-    "Setup of a stage whose worker is killed at image `killer`, as the system does for want of memory (top level, so that workers can load it)."
+    "Setup of a stage whose worker is killed at image `killer`, as for want of memory."
 
     def compute(indices):
         for i in indices:
@@ -384,7 +390,7 @@ def test_nothing_that_is_read_is_executed(tmp_path):
         lambda: read_state_dict(tmp_path / "bomb.pt"),
         lambda: Instances.open(tmp_path / "bomb.npy"),
     ):
-        with pytest.raises(Exception):
+        with pytest.raises((ValueError, OSError, RuntimeError, KeyError)):
             read()
     assert not exploded.exists()
     load_without_care = [
@@ -469,7 +475,8 @@ def test_a_run_killed_before_its_page_makes_it_next_time(tmp_path, monkeypatch):
             now.setattr(runner, place, killed)
             go(number)
         assert all(n["reused"] for n in go(number)["notebooks"])
-        assert json.loads((tmp_path / "run/report.html").read_text())["parameters"]["seed"] == number
+        page = json.loads((tmp_path / "run/report.html").read_text())
+        assert page["parameters"]["seed"] == number
 
 
 @pytest.mark.parametrize(
