@@ -58,7 +58,7 @@ def test_names_open_and_wrong_ones_are_refused():
     assert set(REFINERS) == {"threshold", "sams", "crf", "pamr", "affinity"}
     assert open_refiner("fmwsss.refiners.refiner:threshold_seed") is threshold_seed
     for name, words in (
-        ("pamer", "did you mean 'pamr'"),
+        ("pamer", r"did you mean 'pamr'\? Or give package\.module:object$"),
         ("nowhere_at_all:x", "No module named 'nowhere_at_all'"),
         ("fmwsss.refiners.crf:crf_sed", "did you mean 'crf_seed'"),
         ("math:pi", "cannot be called as a refiner"),

@@ -14,15 +14,15 @@ from ..method import prompts as plain
 from ..method.clip import residual
 from ..method.prompts import POSITIONS, text_features  # noqa: F401
 
-# %% ../../nbs/fast/02_text.ipynb #72abe45b
+# %% ../../nbs/fast/02_text.ipynb #a38a6c12
 def merge_heads(out):
     "Outputs of the heads (G,heads,T,d) -> one row a token (G*T,D)."
     return out.transpose(1, 2).flatten(2).flatten(0, 1)
 
 
 def causal_block(block, x, own, where, shared, wanted=slice(None)):
-    """A text block on packed tokens x (M,D): `shared` tokens that all texts begin with, then the own
-    tokens of text 0, of text 1, ...
+    """A text block on packed tokens x (M,D): `shared` tokens that all texts begin with, then the
+    own tokens of text 0, of text 1, ...
 
     own (G,T) bool: which places of the table of own tokens are taken; where (M-shared): their flat
     indices. Tokens see themselves and what stands before them in their text. Returns all tokens,
@@ -39,10 +39,10 @@ def causal_block(block, x, own, where, shared, wanted=slice(None)):
     attended = block.attn.out_proj(torch.cat([before, after])[wanted])
     return residual(block, x[wanted], attended)
 
-# %% ../../nbs/fast/02_text.ipynb #e249fde0
+# %% ../../nbs/fast/02_text.ipynb #a186dcfc
 def encode_embeddings(clip, x, eos, shared: int = 1):
-    """Token embeddings without positions (G,T,D), place of each end token (G) -> features (G,E), not
-    of unit norm.
+    """Token embeddings without positions (G,T,D), place of each end token (G) -> features (G,E),
+    not of unit norm.
 
     Every text is cut after its own end. shared: so many first tokens, which are the same in all
     texts, run once."""
