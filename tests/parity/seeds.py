@@ -194,8 +194,10 @@ def seeding_by(case, form):
             case.compare(f"{name}maskseed", found.labels)
             continue
         case.compare("areas", masks.area)
-        case.compare("gathered_cam", form.mask_means(cams.numpy(), masks), FLOAT)
-        case.compare("gathered_relu_cam", form.mask_means(cams.clamp(min=0).numpy(), masks), FLOAT)
+        case.compare("gathered_cam", form.mask_means(cams.cpu().numpy(), masks), FLOAT)
+        case.compare(
+            "gathered_relu_cam", form.mask_means(cams.clamp(min=0).cpu().numpy(), masks), FLOAT
+        )
         for key, (norm, method, first) in keys(
             case, r"seedmap_([a-z]+)_((?:pow|thresh)[\d.]+)(?:_prio_(.*))?"
         ):
@@ -279,7 +281,9 @@ def affinitynet(case):
     case.compare("transition_colsum", (dense**beta).sum(0), 1e-5)
     scores = add_background(case.array("cam"), float(case.array("alpha")))
     case.compare("scores", scores, FLOAT)
-    case.compare("walked", random_walk(torch.from_numpy(scores), dense, beta, steps), WALK)
+    case.compare(
+        "walked", random_walk(torch.from_numpy(scores).to(dense.device), dense, beta, steps), WALK
+    )
 
 
 CHECKS = dict(
