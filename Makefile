@@ -95,7 +95,7 @@ test-fullsize: $(VENV)/installed
 	$(BIN)/python tests/fullsize.py
 
 test-notebooks: $(VENV)/installed
-	$(NICE) $(BIN)/python -m pytest tests/notebooks.py -n 2 --dist worksteal -q
+	$(NICE) $(BIN)/python tests/notebooks.py
 
 lab: $(VENV)/installed
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) nbs/index.ipynb

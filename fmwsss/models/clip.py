@@ -134,7 +134,7 @@ def tokenize(texts, context_length: int = 77):
     "Texts (G) -> OpenAI's ids (G, context_length): start, text, end, 0 0 ..."
     return tokenize_all(byte_pairs, texts, context_length)
 
-# %% ../../nbs/models/02_clip.ipynb #d8cde6db
+# %% ../../nbs/models/02_clip.ipynb #2796059e
 class Clip:
     """A frozen CLIP as the method sees it, whatever it is made of.
 
@@ -206,6 +206,8 @@ class Clip:
     def feature(self, tokens, activation, grid=None):
         """Image feature (N,E) of unit norm: the mean of the patches, or the tower's own pooling
         where it has no class token. grid (h, w): needed by towers with rotary positions."""
+        if self.image.fits_fast and not self.plain and not activation.requires_grad:
+            return fast_image.last_block(self, tokens).feature
         with SpelledOut():
             return F.normalize(self.image.embedding(tokens, activation, grid), dim=-1)
 

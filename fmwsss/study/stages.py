@@ -252,7 +252,7 @@ def cams_stage(run: Run, dataset, text, model: tuple, device="cpu", cam=None, af
     options = dict(part=dataset.split, stamps=stamps_of(dataset, "all"), reads=("image", "labels"))
     return run.stage("cams", key, dataset, cams_setup, *args, batch=8, workers=1, **options)
 
-# %% ../../nbs/study/09_stages.ipynb #27688031
+# %% ../../nbs/study/09_stages.ipynb #402c6a21
 class Reader:
     "What the ways of seeding read of one image; each map and each set of masks is read once."
 
@@ -298,6 +298,9 @@ def choosing_setup(dataset, cams, masks, ways, refiners):
         for i in indices:
             start = time.perf_counter()
             truth = dataset.mask(i)
+            if truth is None:  # nothing to measure here
+                yield dict(confusions=np.zeros((len(ways), n, n), np.uint32)), {}
+                continue
             seeds = Reader(dataset, cams, masks, i).seeds(ways, refiners)
             found = np.stack([confusion(seed, truth, n) for seed in seeds]).astype(np.uint32)
             yield dict(confusions=found), dict(choose=time.perf_counter() - start)
