@@ -27,21 +27,23 @@ def pytest_terminal_summary(terminalreporter, config):
 
 
 def count_faults(terminalreporter):
-    """Moments killed, faults put in and inputs tried, if the run was killed at all (make
-    test-faults); else None."""
+    "Kinds of bad input, inputs and moments tried, and what went wrong; None without fault tests."
     import counts
 
-    reports = terminalreporter.stats.get("passed", []) + terminalreporter.stats.get("failed", [])
-    total = lambda name: sum(
-        value for r in reports for key, value in r.user_properties if key == name
-    )
-    if not any("kill" in r.keywords for r in reports):
+    stats = terminalreporter.stats
+    reports = [r for word in ("passed", "failed", "error") for r in stats.get(word, [])]
+    faults = [r for r in reports if {"fault", "kill"} & set(r.keywords)]
+    if not faults or not any("fault or kill" in word for word in sys.argv):
         return None
-    injected = sum("fault" in r.keywords for r in terminalreporter.stats.get("passed", []))
-    lost = total("lost") + sum("kill" in r.keywords and r.failed for r in reports)
+    total = lambda name: sum(
+        value for r in faults for key, value in r.user_properties if key == name
+    )
+    killed = [r for r in faults if "kill" in r.keywords]
+    lost = total("lost") + sum(r.failed for r in killed)
+    wrong = sum(r.failed for r in faults if "kill" not in r.keywords)
     return (
-        f"moments killed: {total('killed')}, faults injected: {injected}, "
-        f"inputs tried: {counts.tried}, results lost: {lost}"
+        f"kinds of bad input: {len(faults) - len(killed)}, inputs tried: {counts.tried}, moments "
+        f"killed: {total('killed')}; wrong in silence: {wrong}, results lost: {lost}"
     )
 
 
