@@ -1,6 +1,6 @@
-"""The students' edition: solutions and hidden tests are gone, and nbgrader grades what comes back."""
+"""The students' edition: solutions and hidden tests are gone, nbgrader grades what comes back."""
+
 import copy
-import json
 import sys
 from pathlib import Path
 
@@ -9,14 +9,25 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "nbs" / "labs"))
-import course
+import course  # noqa: E402
 
-nbgrader = pytest.mark.skipif(not (Path(sys.executable).parent / "nbgrader").exists(), reason="nbgrader is not installed: pip install nbgrader")
+nbgrader = pytest.mark.skipif(
+    not (Path(sys.executable).parent / "nbgrader").exists(),
+    reason="nbgrader is not installed: pip install nbgrader",
+)
 
 
 def cell(kind, source, **role):
     make = nbformat.v4.new_markdown_cell if kind == "markdown" else nbformat.v4.new_code_cell
-    role = dict(schema_version=3, task=False, **dict(dict(grade=False, solution=False, locked=False), **role)) if role else None
+    role = (
+        dict(
+            schema_version=3,
+            task=False,
+            **dict(dict(grade=False, solution=False, locked=False), **role),
+        )
+        if role
+        else None
+    )
     return make(source, metadata=dict(nbgrader=role) if role else {})
 
 
@@ -26,12 +37,32 @@ def small_lab(tmp_path_factory):
     folder = tmp_path_factory.mktemp("nbs") / "labs"
     (folder.parent / "images").mkdir()
     folder.mkdir()
-    cells = [cell("markdown", "# Lab 99: A sum"), cell("code", "from fmwsss.method.labels import VOC_CLASSES"),
-             cell("markdown", "The model answer.", grade_id="answer", grade=True, solution=True, points=4),
-             cell("code", "def double(x):\n    ### BEGIN SOLUTION\n    return 2 * x\n    ### END SOLUTION", grade_id="double", solution=True),
-             cell("code", "assert double(2) == 4\n### BEGIN HIDDEN TESTS\nassert double(3) == 6\n### END HIDDEN TESTS",
-                  grade_id="test_double", grade=True, locked=True, points=2)]
-    notebook = nbformat.v4.new_notebook(cells=cells, metadata=dict(kernelspec=dict(name="python3", language="python", display_name="python3")))
+    cells = [
+        cell("markdown", "# Lab 99: A sum"),
+        cell("code", "from fmwsss.method.labels import VOC_CLASSES"),
+        cell(
+            "markdown", "The model answer.", grade_id="answer", grade=True, solution=True, points=4
+        ),
+        cell(
+            "code",
+            "def double(x):\n    ### BEGIN SOLUTION\n    return 2 * x\n    ### END SOLUTION",
+            grade_id="double",
+            solution=True,
+        ),
+        cell(
+            "code",
+            "assert double(2) == 4\n"
+            "### BEGIN HIDDEN TESTS\nassert double(3) == 6\n### END HIDDEN TESTS",
+            grade_id="test_double",
+            grade=True,
+            locked=True,
+            points=2,
+        ),
+    ]
+    notebook = nbformat.v4.new_notebook(
+        cells=cells,
+        metadata=dict(kernelspec=dict(name="python3", language="python", display_name="python3")),
+    )
     nbformat.write(notebook, folder / "q99_sum.ipynb")
     nbformat.write(nbformat.v4.new_notebook(), folder.parent / "index.ipynb")
     return folder
@@ -39,7 +70,8 @@ def small_lab(tmp_path_factory):
 
 def with_solution(notebook, text):
     out = copy.deepcopy(notebook)
-    for c in out.cells: c.source = c.source.replace("# YOUR CODE HERE\n    raise NotImplementedError()", text)
+    for c in out.cells:
+        c.source = c.source.replace("# YOUR CODE HERE\n    raise NotImplementedError()", text)
     return out
 
 
@@ -49,10 +81,20 @@ def test_generate_and_autograde(small_lab, tmp_path, monkeypatch):
     assert course.make_course(tmp_path, ["q99"]) == ["q99_sum"]
     released = nbformat.read(tmp_path / "release" / "q99_sum" / "q99_sum.ipynb", 4)
     text = "\n".join(c.source for c in released.cells)
-    assert "2 * x" not in text and "model answer" not in text and "double(3)" not in text and "double(2) == 4" in text
-    for student, body, points in (("right", "return x + x", 2.0), ("guess", "return 4", 0.0)):                 # the guess passes the visible test
+    assert (
+        "2 * x" not in text
+        and "model answer" not in text
+        and "double(3)" not in text
+        and "double(2) == 4" in text
+    )
+    for student, body, points in (
+        ("right", "return x + x", 2.0),
+        ("guess", "return 4", 0.0),
+    ):  # the guess passes the visible test
         nbformat.write(with_solution(released, body), tmp_path / f"{student}.ipynb")
-        assert course.autograde(tmp_path, "q99_sum", student, tmp_path / f"{student}.ipynb") == {"test_double": points}
+        assert course.autograde(tmp_path, "q99_sum", student, tmp_path / f"{student}.ipynb") == {
+            "test_double": points
+        }
 
 
 @nbgrader
@@ -60,33 +102,85 @@ def test_students_work_is_not_overwritten(small_lab, tmp_path, monkeypatch):
     monkeypatch.setattr(course, "LABS", small_lab)
     (tmp_path / "submitted" / "ada" / "q99_sum").mkdir(parents=True)
     (tmp_path / "gradebook.db").write_text("grades")
-    with pytest.raises(FileExistsError, match="students' work"): course.make_course(tmp_path)
+    with pytest.raises(FileExistsError, match="students' work"):
+        course.make_course(tmp_path)
     assert (tmp_path / "gradebook.db").read_text() == "grades"
 
 
 def test_a_release_that_gives_something_away_is_refused(small_lab, tmp_path):
     source = small_lab / "q99_sum.ipynb"
-    with pytest.raises(RuntimeError, match="answer shows its solution.*test_double shows its hidden tests"): course.check_release(source, source)
+    with pytest.raises(
+        RuntimeError, match="answer shows its solution.*test_double shows its hidden tests"
+    ):
+        course.check_release(source, source)
     half = nbformat.read(source, 4)
-    half.cells[2].source, half.cells[3].source, half.cells[4].source = "YOUR ANSWER HERE", "raise NotImplementedError()", "assert double(2) == 4"
+    half.cells[2].source, half.cells[3].source, half.cells[4].source = (
+        "YOUR ANSWER HERE",
+        "raise NotImplementedError()",
+        "assert double(2) == 4",
+    )
     nbformat.write(half, tmp_path / "good.ipynb")
     course.check_release(source, tmp_path / "good.ipynb")
     half.cells[1].outputs = [nbformat.v4.new_output("stream", text="41.2")]
     del half.cells[4]
     nbformat.write(half, tmp_path / "bad.ipynb")
-    with pytest.raises(RuntimeError, match="test_double is missing; some cells have outputs"): course.check_release(source, tmp_path / "bad.ipynb")
+    with pytest.raises(RuntimeError, match="test_double is missing; some cells have outputs"):
+        course.check_release(source, tmp_path / "bad.ipynb")
+
+
+def points_of(lab):
+    "{name: points} of the cells of a lab that grade themselves."
+    found = course.roles(course.cells_of(lab))
+    return {n: r["points"] for n, (r, _) in found.items() if r["grade"] and not r["solution"]}
+
+
+def grade_solution_and_untouched(lab, folder):
+    "A lab's solutions get all points and the students' edition as it is handed out gets none."
+    course.make_course(folder, [lab.stem])
+    released = folder / "release" / lab.stem / lab.name
+    points = points_of(lab)
+    assert course.autograde(folder, lab.stem, "model", lab) == points
+    assert course.autograde(folder, lab.stem, "untouched", released) == dict.fromkeys(points, 0.0)
+
+
+LABS = course.find_labs()
+QUICK = [lab for lab in LABS if lab.stem[:3] in ("q02", "q09")]
+
+
+@nbgrader
+@pytest.mark.parametrize("lab", QUICK, ids=lambda p: p.stem)
+def test_two_labs_grade_themselves(lab, tmp_path, monkeypatch):
+    monkeypatch.setenv("FMWSSS_LAB", "tiny")  # a handful of pictures: the tests need no results
+    grade_solution_and_untouched(lab, tmp_path)
 
 
 @nbgrader
 @pytest.mark.slow
-@pytest.mark.parametrize("lab", course.find_labs(), ids=lambda p: p.stem)
-def test_model_solution_gets_full_marks_and_an_untouched_lab_none(lab, tmp_path):
-    course.make_course(tmp_path, [lab.stem])
-    points = {c["metadata"]["nbgrader"]["grade_id"]: c["metadata"]["nbgrader"]["points"] for c in json.loads(lab.read_text(encoding="utf-8"))["cells"]
-              if (r := c["metadata"].get("nbgrader", {})) and r["grade"] and not r["solution"]}
-    assert course.autograde(tmp_path, lab.stem, "model", lab) == points
-    assert course.autograde(tmp_path, lab.stem, "untouched", tmp_path / "release" / lab.stem / lab.name) == dict.fromkeys(points, 0.0)
+@pytest.mark.parametrize("lab", LABS, ids=lambda p: p.stem)
+def test_all_labs_grade_themselves(lab, tmp_path, monkeypatch):
+    monkeypatch.setenv("FMWSSS_LAB", "tiny")
+    grade_solution_and_untouched(lab, tmp_path)
+
+
+def test_links_appear_when_the_repository_has_a_name(small_lab, tmp_path):
+    source = small_lab / "q99_sum.ipynb"
+    course.copy_lab(source, tmp_path / "without")
+    course.copy_lab(source, tmp_path / "with", "somebody/fmwsss")
+    plain = nbformat.read(tmp_path / "without" / source.name, 4)
+    linked = nbformat.read(tmp_path / "with" / source.name, 4)
+    assert len(linked.cells) == len(plain.cells) + 2
+    assert "github/somebody/fmwsss/blob/main/nbs/labs/q99_sum.ipynb" in linked.cells[0].source
+    assert "git+https://github.com/somebody/fmwsss" in linked.cells[1].source
+
+
+def test_links_of_the_labs_lead_to_chapters(tmp_path):
+    course.copy_chapters(LABS, tmp_path)
+    for lab in LABS:
+        text = "\n".join("".join(c["source"]) for c in course.cells_of(lab))
+        wanted = course.LINK.findall(text)
+        assert wanted and all((tmp_path / name).exists() for name in wanted)
 
 
 def test_an_unknown_lab_is_named():
-    with pytest.raises(FileNotFoundError, match="no lab q77"): course.find_labs(["q77"])
+    with pytest.raises(FileNotFoundError, match="no lab q77"):
+        course.find_labs(["q77"])
