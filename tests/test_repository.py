@@ -18,7 +18,7 @@ OWN_PATHS = r"/tmp/(?!bash)|/home/|/root/|/site-packages/"
 # Lower rooms first. `files` and `plots` are tools for all of them.
 ROOMS = [
     "files", "method", "fast", "data", "minivoc", "models", "sources", "refiners", "engine",
-    "study", "pretrain", "report", "explore", "app",
+    "study", "pretrain", "report", "explore", "app", "labs",
 ]  # fmt: skip
 
 
