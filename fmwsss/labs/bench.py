@@ -244,7 +244,7 @@ def sams_options() -> list:
 def judged(data, texts, masks=False) -> np.ndarray:
     """Confusions (seeds, N, 21, 21) of `data.val`, each text's settings chosen on `data.tune`.
 
-    texts: one text features (45, E), or a list of one a seed; masks: SAMS instead of a threshold."""
+    texts: one text features (45, E), or a list of one a seed; masks: SAMS, not a threshold."""
     texts = texts if isinstance(texts, list) else [texts]
     seed, options = (with_masks, sams_options()) if masks else (thresholded, cam_options())
     found = []
