@@ -1,6 +1,7 @@
-"""The same results computed as the published code computes them, plainly: what `speed.py` measures the library against.
+"""The same results as the published code computes them: `speed.py` measures against these.
 
-Written from the papers' descriptions and the behaviour of their code; nothing of the library's short cuts is used, only its models and its box finder.
+Written from the papers' descriptions and the behaviour of their code; nothing of the library's
+short cuts is used, only its models and its box finder.
 """
 import numpy as np
 import torch
@@ -19,13 +20,16 @@ def decode(masks):
 
 
 def rock_sand_water(masks, thresh=0.3, chunk=8):
-    "Indices kept: all intersections of a level with the masks kept so far, on dense masks, `chunk` masks at a time."
+    """Indices kept: all intersections of a level with the masks kept so far, on dense masks.
+
+    chunk: so many masks at a time."""
     dense, kept = decode(masks), []
     for level in (2, 1, 0):
         new = np.flatnonzero(masks.level == level)
         if kept and len(new):
             a, b = dense[new], dense[kept]
-            both = torch.cat([(x[:, None] & b).sum((2, 3), dtype=torch.long) for x in a.split(chunk)])
+            common = lambda x, b=b: (x[:, None] & b).sum((2, 3), dtype=torch.long)
+            both = torch.cat([common(x) for x in a.split(chunk)])
             new = new[((both / a.sum((1, 2))[:, None]).amax(1) < thresh).numpy()]
         kept += new.tolist()
     return kept
@@ -40,21 +44,23 @@ def sams(cams, masks, classes, power):
     scores = torch.cat([(1 - scores.amax(0, keepdim=True)) ** power, scores])
     confidence, best = scores.max(0)
     ids, seed = [0, *(c + 1 for c in classes)], np.zeros(cams.shape[1:], np.uint8)
-    for i in sorted(range(len(dense)), key=lambda i: (masks.level[i], confidence[i].item())): seed[dense[i].numpy()] = ids[best[i]]
+    for i in sorted(range(len(dense)), key=lambda i: (masks.level[i], confidence[i].item())):
+        seed[dense[i].numpy()] = ids[best[i]]
     return seed
 
 
 def encode_text(learner):
-    "Unit-norm features (G,E) of all prompts, 77 positions each, through open_clip's own transformer."
+    "Unit-norm features (G,E) of all prompts, 77 positions each, by open_clip's own transformer."
     clip, x = learner.clip, learner.embeddings()
     rest = clip.token_embedding.weight[:1].expand(len(x), clip.context_length - x.shape[1], -1)
     x = torch.cat([x, rest], 1) + clip.positional_embedding
-    x = clip.ln_final(clip.transformer(x, attn_mask=clip.attn_mask))[torch.arange(len(x)), learner.eos]
-    return F.normalize(x @ clip.text_projection, dim=-1)
+    x = clip.ln_final(clip.transformer(x, attn_mask=clip.attn_mask))
+    return F.normalize(x[torch.arange(len(x)), learner.eos] @ clip.text_projection, dim=-1)
 
 
 def encode_image(clip, images):
-    "Images -> (features (N,E), activation of the last block's first LayerNorm (N,1+L,D), attention of all layers (layers,N,1+L,1+L))."
+    """Images -> (features (N,E), activation of the last block's first LayerNorm (N,1+L,D),
+    attention of all layers (layers,N,1+L,1+L))."""
     blocks, maps = clip.visual.transformer.resblocks, []
     with torch.no_grad():
         x = embed_patches(clip, images)
@@ -74,31 +80,39 @@ def encode_image(clip, images):
 
 
 def softmax_gradcam(clip, images, learner, labels, grid, create_graph=False):
-    "Text tower, image tower, then one gradient for each present class: CAMs (P,h,w), logits (N,G), attention of all layers."
+    """Text tower, image tower, then one gradient for each present class.
+
+    Returns CAMs (P,h,w), logits (N,G), attention of all layers."""
     text = encode_text(learner)
     feature, activation, attention = encode_image(clip, images)
     logits = clip.logit_scale.exp() * feature @ text.T
     scores, cams = class_scores(logits, labels), []
     for n, c in labels.nonzero().tolist():
-        (gradient,) = torch.autograd.grad(scores[n, c], activation, retain_graph=True, create_graph=create_graph)
+        more = dict(retain_graph=True, create_graph=create_graph)
+        (gradient,) = torch.autograd.grad(scores[n, c], activation, **more)
         cams.append((activation[n, 1:].detach() * gradient[n, 1:].mean(0)).sum(-1).view(grid))
     return torch.stack(cams), logits, attention
 
 
 def cam_and_caa(clip, image, learner, labels, grid, layers=8, power=2, threshold=0.4):
-    "CAMs and refined maps (P,h,w) of one image; the affinity is masked by a whole (L,L) matrix for each class."
+    """CAMs and refined maps (P,h,w) of one image.
+
+    The affinity is masked by a whole (L,L) matrix for each class."""
     cams, _, attention = softmax_gradcam(clip, image, learner, labels, grid)
     a = attention[-layers:, 0, 1:, 1:].mean(0)
     a = a / a.sum(0, keepdim=True)
     a = a / a.sum(1, keepdim=True)
     a = torch.linalg.matrix_power((a + a.T) / 2, power)
     score = min_max(cams.detach())
-    refined = [(a * pairs) @ s.flatten() for pairs, s in zip(affinity_mask(box_mask(score, threshold)), score)]
+    pairs = affinity_mask(box_mask(score, threshold))
+    refined = [(a * p) @ s.flatten() for p, s in zip(pairs, score)]
     return cams.detach(), torch.stack(refined).view_as(score)
 
 
 def classification_step(clip, images, learner, labels, grid):
-    "Gradient of the context of one classification step; the CAM is computed, as the forward pass always does, and not used."
+    """Gradient of the context of one classification step.
+
+    The CAM is computed, as the forward pass always does, and not used."""
     _, logits, _ = softmax_gradcam(clip, images, learner, labels, grid, create_graph=True)
     return torch.autograd.grad(contrastive_loss(logits, labels), learner.ctx)[0]
 

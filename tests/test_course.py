@@ -11,6 +11,8 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "nbs" / "labs"))
 import course  # noqa: E402
 
+BLANK = "# YOUR CODE HERE\n    raise NotImplementedError()"
+ROLE = dict(schema_version=3, task=False, grade=False, solution=False, locked=False)
 nbgrader = pytest.mark.skipif(
     not (Path(sys.executable).parent / "nbgrader").exists(),
     reason="nbgrader is not installed: pip install nbgrader",
@@ -19,16 +21,7 @@ nbgrader = pytest.mark.skipif(
 
 def cell(kind, source, **role):
     make = nbformat.v4.new_markdown_cell if kind == "markdown" else nbformat.v4.new_code_cell
-    role = (
-        dict(
-            schema_version=3,
-            task=False,
-            **dict(dict(grade=False, solution=False, locked=False), **role),
-        )
-        if role
-        else None
-    )
-    return make(source, metadata=dict(nbgrader=role) if role else {})
+    return make(source, metadata=dict(nbgrader=ROLE | role) if role else {})
 
 
 @pytest.fixture(scope="module")
@@ -37,32 +30,19 @@ def small_lab(tmp_path_factory):
     folder = tmp_path_factory.mktemp("nbs") / "labs"
     (folder.parent / "images").mkdir()
     folder.mkdir()
+    double = "def double(x):\n    ### BEGIN SOLUTION\n    return 2 * x\n    ### END SOLUTION"
+    hidden = "### BEGIN HIDDEN TESTS\nassert double(3) == 6\n### END HIDDEN TESTS"
+    answer = dict(grade_id="answer", grade=True, solution=True, points=4)
+    test = dict(grade_id="test_double", grade=True, locked=True, points=2)
     cells = [
         cell("markdown", "# Lab 99: A sum"),
         cell("code", "from fmwsss.method.labels import VOC_CLASSES"),
-        cell(
-            "markdown", "The model answer.", grade_id="answer", grade=True, solution=True, points=4
-        ),
-        cell(
-            "code",
-            "def double(x):\n    ### BEGIN SOLUTION\n    return 2 * x\n    ### END SOLUTION",
-            grade_id="double",
-            solution=True,
-        ),
-        cell(
-            "code",
-            "assert double(2) == 4\n"
-            "### BEGIN HIDDEN TESTS\nassert double(3) == 6\n### END HIDDEN TESTS",
-            grade_id="test_double",
-            grade=True,
-            locked=True,
-            points=2,
-        ),
+        cell("markdown", "The model answer.", **answer),
+        cell("code", double, grade_id="double", solution=True),
+        cell("code", f"assert double(2) == 4\n{hidden}", **test),
     ]
-    notebook = nbformat.v4.new_notebook(
-        cells=cells,
-        metadata=dict(kernelspec=dict(name="python3", language="python", display_name="python3")),
-    )
+    kernel = dict(name="python3", language="python", display_name="python3")
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata=dict(kernelspec=kernel))
     nbformat.write(notebook, folder / "q99_sum.ipynb")
     nbformat.write(nbformat.v4.new_notebook(), folder.parent / "index.ipynb")
     return folder
@@ -71,7 +51,7 @@ def small_lab(tmp_path_factory):
 def with_solution(notebook, text):
     out = copy.deepcopy(notebook)
     for c in out.cells:
-        c.source = c.source.replace("# YOUR CODE HERE\n    raise NotImplementedError()", text)
+        c.source = c.source.replace(BLANK, text)
     return out
 
 
@@ -81,20 +61,13 @@ def test_generate_and_autograde(small_lab, tmp_path, monkeypatch):
     assert course.make_course(tmp_path, ["q99"]) == ["q99_sum"]
     released = nbformat.read(tmp_path / "release" / "q99_sum" / "q99_sum.ipynb", 4)
     text = "\n".join(c.source for c in released.cells)
-    assert (
-        "2 * x" not in text
-        and "model answer" not in text
-        and "double(3)" not in text
-        and "double(2) == 4" in text
-    )
-    for student, body, points in (
-        ("right", "return x + x", 2.0),
-        ("guess", "return 4", 0.0),
-    ):  # the guess passes the visible test
-        nbformat.write(with_solution(released, body), tmp_path / f"{student}.ipynb")
-        assert course.autograde(tmp_path, "q99_sum", student, tmp_path / f"{student}.ipynb") == {
-            "test_double": points
-        }
+    assert "double(2) == 4" in text
+    assert not any(secret in text for secret in ("2 * x", "model answer", "double(3)"))
+    # the guess passes the visible test
+    for student, body, points in (("right", "return x + x", 2.0), ("guess", "return 4", 0.0)):
+        path = tmp_path / f"{student}.ipynb"
+        nbformat.write(with_solution(released, body), path)
+        assert course.autograde(tmp_path, "q99_sum", student, path) == {"test_double": points}
 
 
 @nbgrader
@@ -109,16 +82,13 @@ def test_students_work_is_not_overwritten(small_lab, tmp_path, monkeypatch):
 
 def test_a_release_that_gives_something_away_is_refused(small_lab, tmp_path):
     source = small_lab / "q99_sum.ipynb"
-    with pytest.raises(
-        RuntimeError, match="answer shows its solution.*test_double shows its hidden tests"
-    ):
+    both = "answer shows its solution.*test_double shows its hidden tests"
+    with pytest.raises(RuntimeError, match=both):
         course.check_release(source, source)
     half = nbformat.read(source, 4)
-    half.cells[2].source, half.cells[3].source, half.cells[4].source = (
-        "YOUR ANSWER HERE",
-        "raise NotImplementedError()",
-        "assert double(2) == 4",
-    )
+    blanks = "YOUR ANSWER HERE", "raise NotImplementedError()", "assert double(2) == 4"
+    for number, text in enumerate(blanks, 2):
+        half.cells[number].source = text
     nbformat.write(half, tmp_path / "good.ipynb")
     course.check_release(source, tmp_path / "good.ipynb")
     half.cells[1].outputs = [nbformat.v4.new_output("stream", text="41.2")]

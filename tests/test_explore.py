@@ -1,4 +1,4 @@
-"""The explorer without a browser: the state answers every knob, the page follows it, and says what is wrong."""
+"""The explorer without a browser: every knob answers, the page follows and says what is wrong."""
 import io
 import json
 import subprocess
@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -31,6 +32,7 @@ from fmwsss.files.errors import SettingsError
 from fmwsss.method.evaluation import confusion, scores
 from fmwsss.method.masks import Masks
 from fmwsss.method.sams import sams
+from fmwsss.models.clip import Clip
 from fmwsss.refiners.refiner import open_refiner
 from small import small_clip, small_sam
 
@@ -92,6 +94,31 @@ def test_a_view_is_the_methods_own_result(explorer):
     np.testing.assert_array_equal(list(view.iou.values()), expected)
     assert view.miou == pytest.approx(expected.mean())
     assert list(view.iou) == ["background", "cat", "dog"]
+
+
+def other_clip():
+    "A small CLIP of another make: timm's tower with attention pooling, as SigLIP has; no weights."
+    from open_clip.model import CustomTextCLIP
+
+    torch.manual_seed(0)
+    tower = dict(timm_model_name="vit_tiny_patch16_224", timm_model_pretrained=False)
+    tower.update(timm_pool="map", timm_proj="none", image_size=64)
+    text = dict(context_length=77, vocab_size=49408, width=64, heads=2, layers=2)
+    return Clip(CustomTextCLIP(embed_dim=192, vision_cfg=tower, text_cfg=text), "other")
+
+
+def test_any_clip_can_be_explored(explorer):
+    "Another CLIP by the plain forms; and a plain CLIP gives what the fast one gives."
+    other = Explorer(explorer.pictures, other_clip(), background=["wall", "sky"])
+    view = other.move(source="felzenszwalb")
+    cams, attention = other.class_maps(0)
+    assert not other.clip.fits_fast and cams.shape == (2, 4, 3) and attention.shape == (12, 12)
+    assert view.maps.shape == (2, 64, 48) and np.isfinite(view.maps).all()
+    plain = small_clip()
+    plain.plain = True
+    same = Explorer(explorer.pictures, plain, background=["wall", "sky"]).class_maps(0)
+    for a, b in zip(same, explorer.class_maps(0)):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5 * float(b.abs().max()))
 
 
 @pytest.mark.parametrize("method", ["threshold", "sams", "crf", "pamr"])

@@ -146,11 +146,7 @@ def test_an_exploding_step_is_not_kept(clip, tmp_path):
     with pytest.raises(TrainingDiverged, match="no numbers any more at iteration 0.*none yet"):
         train(clip, steep, lr=1e38, **kept)
     assert not list(tmp_path.iterdir())
-    train(clip, steps=2, **kept)
-    with pytest.raises(TrainingDiverged, match="iteration 2.*p.pt"):
-        train(clip, steep, lr=1e38, **kept)
-    assert torch.load(tmp_path / "p.pt", weights_only=True)["step"] == 2
-    assert len(train(clip, checkpoint=tmp_path / "p.pt")[1]) == 8  # goes on from there
+    assert len(train(clip, **kept)[1]) == 8  # nothing is in the way of a sane training
 
 
 @pytest.mark.fault

@@ -18,7 +18,7 @@ from ..files.writing import PACKAGE
 from ..study.checks import check
 from ..study.settings import Settings, as_dict, overlay
 
-# %% ../../nbs/app/01_presets.ipynb #703728e9
+# %% ../../nbs/app/01_presets.ipynb #842139c5
 def benchmarks_folder() -> Path:
     "The folder with benchmark notebooks and presets: of this checkout or of the installed package."
     checkout = PACKAGE.parent
@@ -37,7 +37,8 @@ def preset_file(preset) -> Path:
         return path
     path = benchmarks_folder() / "presets" / f"{text}.yaml"
     if "/" in text or "\\" in text or not path.is_file():
-        raise SettingsError(unknown_name(text, known_presets(), "preset") + ", or a YAML file")
+        known = known_presets()
+        raise SettingsError(unknown_name(text, known, "preset", other="a YAML file"))
     return path
 
 

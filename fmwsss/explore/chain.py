@@ -6,7 +6,7 @@
 __all__ = ['MAPS', 'FEW_POINTS', 'SOURCES', 'METHODS', 'Knobs', 'class_maps', 'chosen_maps', 'chosen_masks', 'View',
            'picture_iou', 'open_masks', 'Looks', 'Explorer']
 
-# %% ../../nbs/explore/01_chain.ipynb #9d0aa8cf
+# %% ../../nbs/explore/01_chain.ipynb #ce089798
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -17,17 +17,15 @@ import torch
 
 from ..data.augment import resize_to_patch
 from .photos import Picture, drawn
-from ..fast.cam import softmax_gradcam
-from ..fast.image import encode_image_trunk, patch_grid
 from ..fast.runs import rock_sand_water, sams
-from ..fast.text import text_features
 from ..files.errors import SettingsError, unknown_name
 from ..method.affinity import boxes, min_max, refine, uniform_attention
 from ..method.evaluation import confusion, scores
 from ..method.labels import VOC_BACKGROUND
 from ..method.masks import Masks
+from ..method.prompts import text_features
 from ..method.sams import SamsDetails, resize_maps
-from ..models.clip import load_clip, preprocess
+from ..models.clip import load_clip
 from ..models.sam import load_sam
 from ..refiners.refiner import label_maps, open_refiner, settings_of
 from ..sources.automatic import generate_masks
@@ -61,7 +59,7 @@ class Knobs:
     priority: tuple = ("level", "confidence")
     mask: int = -1
 
-# %% ../../nbs/explore/01_chain.ipynb #0922dce1
+# %% ../../nbs/explore/01_chain.ipynb #774f085c
 def class_maps(
     clip, text: torch.Tensor, image: np.ndarray, n: int, attn_layers: int = 4
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -69,10 +67,10 @@ def class_maps(
 
     image: (H, W, 3) uint8 whose sides fit the patch; attn_layers: so many last blocks of the image
     encoder are averaged to the attention. Source: FMA-WSSS section 3.2."""
-    pixels = preprocess(image).to(text.device)
-    tokens, attention = encode_image_trunk(clip, pixels, attn_layers)
+    pixels, text = clip.pixels([image], clip.patch), text.to(clip.device)
+    tokens, attention = clip.trunk(pixels, attn_layers)
     present = torch.ones(1, n, device=text.device)
-    cams, _ = softmax_gradcam(clip, tokens, patch_grid(clip, pixels), text, present)
+    cams, _ = clip.softmax_gradcam(tokens, clip.grid(pixels), text, present)
     return cams.detach().float().cpu(), attention[0].float().cpu()
 
 # %% ../../nbs/explore/01_chain.ipynb #b78bd26e
@@ -153,7 +151,7 @@ def open_masks(name: str, sam: Callable, settings: Mapping) -> Callable:
         return partial(generate_masks, sam(), **settings)
     return open_source(name)
 
-# %% ../../nbs/explore/01_chain.ipynb #f5cb77f2
+# %% ../../nbs/explore/01_chain.ipynb #7a07c2f6
 class Looks:
     """Pictures and frozen models; CAMs, attention and masks of every picture are computed once.
 
@@ -185,7 +183,7 @@ class Looks:
         self.template = template
         self.mask_settings = dict(mask_settings)
         self.attn_layers = attn_layers
-        self.patch = self.clip.visual.conv1.kernel_size[0]
+        self.patch = self.clip.patch
         self.long_side = long_side or 32 * self.patch
         self.sources = dict.fromkeys(SOURCES) | dict(sources or {})
         self.refiners = dict.fromkeys(METHODS) | dict(refiners or {})

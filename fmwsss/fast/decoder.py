@@ -71,17 +71,19 @@ def upscale(decoder, tokens):
     x = torch.layer_norm(spread(first, tokens), norm.weight.shape, norm.weight, norm.bias, norm.eps)
     return last_act(spread(second, act(x)))
 
-# %% ../../nbs/fast/04_decoder.ipynb #7f08efc9
+# %% ../../nbs/fast/04_decoder.ipynb #1c444bc4
 def look(sam, features, points):
     """What the decoder's tokens know after looking at the image: tokens (B, T, D), image (B, L, D).
 
-    features (1, D, h, w) of the image, points (B, 2) in the model's pixels."""
+    features (1, D, h, w) of the image, points (B, 2) in the model's pixels. The sums are done in
+    the decoder's own precision; places are always float32."""
     d, here = sam.mask_decoder, points.device
     labels = torch.ones(len(points), 1, dtype=torch.int, device=here)
     sparse, dense = sam.prompt_encoder(points=(points[:, None], labels), boxes=None, masks=None)
-    tokens = torch.cat([d.iou_token.weight, d.mask_tokens.weight])[None].expand(len(points), -1, -1)
-    positions = sam.prompt_encoder.get_dense_pe()
-    return two_way(d.transformer, features + dense[:1], positions, torch.cat([tokens, sparse], 1))
+    own = torch.cat([d.iou_token.weight, d.mask_tokens.weight])
+    tokens = torch.cat([own[None].expand(len(points), -1, -1), sparse.to(own.dtype)], 1)
+    image = (features + dense[:1]).to(own.dtype)
+    return two_way(d.transformer, image, sam.prompt_encoder.get_dense_pe().to(own.dtype), tokens)
 
 
 @torch.no_grad()
@@ -92,7 +94,7 @@ def decode_points(sam, features, points, keep):
     IoU (M,) and the flat index 3 * point + level (M,)."""
     d = sam.mask_decoder
     hidden, image = look(sam, features, points)
-    iou = d.iou_prediction_head(hidden[:, 0])[:, 1:]
+    iou = d.iou_prediction_head(hidden[:, 0])[:, 1:].float()
     wanted = keep(iou)
     rows = wanted.any(1)
     (h, w), up = features.shape[-2:], upscale(d, image[rows]).flatten(1, 3)
@@ -100,7 +102,7 @@ def decode_points(sam, features, points, keep):
     weights = torch.stack([f(hidden[rows, i + 2]) for i, f in enumerate(mlps)], 1)
     logits = (weights @ up.mT).view(len(up), 3, h, w, 2, 2, 2, 2)
     logits = logits.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(len(up), 3, 4 * h, 4 * w)
-    return logits[wanted[rows]], iou[wanted], wanted.flatten().nonzero()[:, 0]
+    return logits[wanted[rows]].float(), iou[wanted], wanted.flatten().nonzero()[:, 0]
 
 # %% ../../nbs/fast/04_decoder.ipynb #4de2433a
 def full_size(sam, logits, input_size, size):

@@ -34,11 +34,15 @@ def reason(error: BaseException) -> str:
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return text.splitlines()[0]
 
-# %% ../../nbs/files/01_errors.ipynb #a8b18d9a
-def unknown_name(name: object, known, what: str, where: str = "") -> str:
-    "One line for a name that is not among `known`: the nearest, else the first eight."
+# %% ../../nbs/files/01_errors.ipynb #0687d0a1
+def unknown_name(name: object, known, what: str, where: str = "", other: str = "") -> str:
+    """One line for a name that is not among `known`: the nearest, else the first eight.
+
+    other: what could be given instead of a known name."""
     known = [str(k) for k in known]
     near = difflib.get_close_matches(str(name), known, 1, 0.6)
     more = ", ..." if len(known) > 8 else ""
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known[:8])}{more}"
+    if other:
+        hint += f" Or {other}" if near else f"; or {other}"
     return f"{where + ': ' if where else ''}{what} {str(name)!r} is unknown: {hint}"

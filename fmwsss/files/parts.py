@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from .errors import SettingsError, reason, unknown_name
 
-# %% ../../nbs/files/03_parts.ipynb #d7c5db69
+# %% ../../nbs/files/03_parts.ipynb #613dfa54
 def find_part(name: str, known: Mapping, what: str):
     """The part called `name`: a key of `known`, or `package.module:object`, which is imported.
 
@@ -21,7 +21,8 @@ def find_part(name: str, known: Mapping, what: str):
         return known[name]
     module, colon, path = str(name).partition(":")
     if not colon or not module or not path:
-        raise SettingsError(unknown_name(name, known, what) + ", or give package.module:object")
+        other = "give package.module:object"
+        raise SettingsError(unknown_name(name, known, what, other=other))
     try:
         part = importlib.import_module(module)
     except ImportError as error:

@@ -6,7 +6,7 @@
 __all__ = ['PARTS_OF', 'CLIP_GIGABYTES', 'images_of', 'counted', 'stage_rows', 'task_rows', 'measured_seconds', 'plan', 'needs',
            'local_file', 'data_needs', 'describe', 'words', 'report']
 
-# %% ../../nbs/study/15_plan.ipynb #eb768bd4
+# %% ../../nbs/study/15_plan.ipynb #a40f442a
 import json
 import os
 from pathlib import Path
@@ -18,6 +18,7 @@ from ..data.archives import ARCHIVES, count_files
 from ..data.kinds import PUBLISHED
 from ..engine.processes import threads_each
 from ..files.errors import DataError, SettingsError
+from ..models.mobile_sam import MOBILE_SAM
 from ..models.sam import SAM_FILES
 from .costs import ASSUMED, KILOBYTES, clip_flops, sam_flops, step_flops, usual_image
 from .settings import Settings, seeding_of
@@ -66,7 +67,9 @@ def stage_rows(settings: Settings) -> list:
     area = height * width / 187500
     parts = images_of(settings)
     row = lambda stage, split, n, flops, host, kind: (stage, split, n, flops, host, KILOBYTES[kind])
-    rows = [row("readable", s, new, 0, ASSUMED.readable * area, "readable") for _, s, _, new in parts]
+    rows = [
+        row("readable", s, new, 0, ASSUMED.readable * area, "readable") for _, s, _, new in parts
+    ]
     for source in settings.masks.source:
         flops, host = 0.0, ASSUMED.masks / 2
         if source == "sam":
@@ -146,7 +149,7 @@ def plan(settings: Settings, device: str = "cuda", run=None) -> pd.DataFrame:
         rows.append((stage, split, n, megabytes, n * seconds / 3600, basis))
     return pd.DataFrame(rows, columns=["stage", "split", "images", "megabytes", "hours", "basis"])
 
-# %% ../../nbs/study/15_plan.ipynb #4b888237
+# %% ../../nbs/study/15_plan.ipynb #5129c518
 CLIP_GIGABYTES = {"ViT-B-16-quickgelu": 0.351}
 
 
@@ -161,8 +164,9 @@ def needs(settings: Settings, cache=None) -> pd.DataFrame:
         place = file or "cache of open_clip"
         size = CLIP_GIGABYTES[models.clip]
         rows.append((f"weights {models.clip}", size, place, bool(file)))
-    if "sam" in settings.masks.source and models.sam in SAM_FILES:
-        name, size, _ = SAM_FILES[models.sam]
+    files = dict(SAM_FILES, mobile_sam=("mobile_sam.pt", MOBILE_SAM["size"], ""))
+    if "sam" in settings.masks.source and models.sam in files:
+        name, size, _ = files[models.sam]
         file = local_file(models.sam_weights) or Path(cache or pooch.os_cache("fmwsss")) / name
         rows.append((f"weights {models.sam}", size / 1e9, file, Path(file).is_file()))
     home = str(Path.home())

@@ -130,7 +130,7 @@ class AugmentedViews:
         seeds = torch.as_tensor(np.stack([seed for _, seed in pairs])).to(device)
         return Batch(labels, None, found, grid, seeds)
 
-# %% ../../nbs/study/02_tasks.ipynb #d5915db1
+# %% ../../nbs/study/02_tasks.ipynb #c12ab8b2
 def named_loss(kind: str, losses: dict):
     "The loss of a name. Raises SettingsError with the names there are."
     if kind not in losses:
@@ -160,17 +160,21 @@ def classification_weight(positive, kind, settings) -> torch.Tensor:
 
 
 def segmentation_loss(
-    clip, text, batch, kind="activation", eps=0.0, mode="present+background", **settings
+    clip, text, batch, kind="activation", eps=0.0, mode="present+background", joint=0.0, **settings
 ) -> tuple:
     """Loss of a batch with pixel seeds -> (loss, weight). Needs batch.tokens and batch.seeds.
 
     Second order in the prompts. kind: of SEGMENTATION_LOSSES, `settings` of it; eps, mode: of
-    `softmax_gradcam`."""
+    `softmax_gradcam`; joint: weight of the contrastive loss, when one set of prompts learns both
+    tasks at once."""
     with torch.autocast(text.device.type, enabled=False):
         tokens = batch.tokens.float()
         options = dict(create_graph=True, eps=eps, mode=mode)
-        cams, _ = clip.softmax_gradcam(tokens, batch.grid, text.float(), batch.labels, **options)
+        found = clip.softmax_gradcam(tokens, batch.grid, text.float(), batch.labels, **options)
+        cams, logits = found
         loss = named_loss(kind, SEGMENTATION_LOSSES)(cams, batch.labels, batch.seeds, **settings)
+        if joint:
+            loss = loss + joint * CLASSIFICATION_LOSSES["contrastive"](logits, batch.labels)
     pixels = (batch.seeds != 255).flatten(1).sum(1)
     each = (batch.labels > 0).sum(1) if kind == "activation" else 1
     return loss, (pixels * each).sum()
