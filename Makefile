@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 NICE    = OMP_NUM_THREADS=1
 
 .PHONY: help reproduce benchmark quick lint test test-notebooks test-browser test-faults test-fullsize test-gpu \
-        quick-lowest mutants bench worlds lab labs-full course course-stats slides site pretrain readme export clean
+        quick-lowest mutants bench worlds lab labs-full course course-stats slides clips site pretrain readme export clean
 
 help:
 	@echo "make reproduce   the whole method and its benchmarks on the drawn VOC, with few pictures: tables, figures and a page in runs/minivoc (no download, no GPU)"
@@ -74,6 +74,9 @@ mutants: $(VENV)/installed
 test-gpu: $(VENV)/installed
 	$(BIN)/python tests/gpu.py $(if $(DRY),--dry)
 
+clips: $(VENV)/installed
+	$(BIN)/python docs/clips.py
+
 worlds: $(VENV)/installed
 	mkdir -p runs/worlds
 	$(BIN)/papermill benchmarks/worlds.ipynb runs/worlds/worlds.ipynb -k python3
@@ -92,7 +95,7 @@ test-fullsize: $(VENV)/installed
 	$(BIN)/python tests/fullsize.py
 
 test-notebooks: $(VENV)/installed
-	$(NICE) $(BIN)/python -m pytest tests/notebooks.py -n 2 --dist worksteal -q
+	$(NICE) $(BIN)/python tests/notebooks.py
 
 lab: $(VENV)/installed
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) nbs/index.ipynb

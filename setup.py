@@ -15,8 +15,8 @@ cfg = config["DEFAULT"]
 extras = {name: cfg[f"{name}_requirements"].split() for name in ("crf", "bench", "lab", "docs")}
 extras["all"] = [r for name in ("crf", "bench", "lab") for r in extras[name]]
 extras["dev"] = extras["all"] + cfg["dev_requirements"].split()
-data = ["weights/*", "py.typed", "report/templates/*", "benchmarks/*.ipynb"]
-data += ["benchmarks/*.csv", "benchmarks/presets/*.yaml", "benchmarks/results/*/*.csv"]
+data = ["weights/*", "py.typed", "report/templates/*"]
+benchmarks = ["*.ipynb", "*.csv", "presets/*.yaml", "results/*/*"]
 readme = here / "README.md"
 
 setup(
@@ -33,10 +33,7 @@ setup(
     python_requires=">=" + cfg["min_python"],
     packages=[*find_packages(include=["fmwsss", "fmwsss.*"]), "fmwsss.benchmarks"],
     package_dir={"fmwsss.benchmarks": "benchmarks"},
-    package_data={
-        "fmwsss": data,
-        "fmwsss.benchmarks": ["*.ipynb", "*.csv", "presets/*.yaml", "results/*/*.csv"],
-    },
+    package_data={"fmwsss": data, "fmwsss.benchmarks": benchmarks},
     install_requires=cfg["requirements"].split(),
     extras_require=extras,
     entry_points={"console_scripts": cfg["console_scripts"].split()},

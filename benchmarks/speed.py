@@ -57,6 +57,7 @@ from fmwsss.sources.disk import save_masks
 from fmwsss.sources.needed import sam_source
 from fmwsss.sources.settings import FOR_MODEL
 from fmwsss.study.stages import pack
+from fmwsss.study.tasks import image_features
 
 COLUMNS = ["work", "published_seconds", "our_seconds", "ratio", "target", "saves_percent"]
 WORTH_IT = ">= 1.11"  # a fast form saves at least 10 % of its stage
@@ -271,7 +272,7 @@ def training_works(quick: bool):
     shared = PromptLearner(clip, names, seed=0)
     own = PromptLearner(clip, names, per_class=True, position="front", seed=0)
 
-    def classify(features=lambda: fast_image.image_features(clip, batch)):
+    def classify(features=lambda: image_features(clip, batch)):
         text = shared(20)  # the loss looks at the classes alone
         loss = contrastive_loss(clip.logits(features(), text), labels)
         return torch.autograd.grad(loss, shared.ctx)[0]
@@ -516,7 +517,7 @@ def main(arguments=None):
             checked, row = measure(work, options.rounds)
             rows.append(row)
             show(row, checked)
-    write(options.out, rows)
+            write(options.out, rows)
     tiny = " (tiny sizes: meaningless)" if options.quick else ""
     counts = f"{sum(map(met, rows))} of {len(rows)} targets met{tiny}"
     print(f"{counts}; CPU seconds, one thread; {options.out}")

@@ -161,20 +161,19 @@ def legend(ax, classes, labels=None):
     patches = [plt.Rectangle((0, 0), 1, 1, color=palette()[i] / 255) for i in labels]
     ax.legend(patches, classes, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
 
-# %% ../nbs/plots.ipynb #e8074a31
+# %% ../nbs/plots.ipynb #8fa48f11
 def curve(steps, values, title="", ylabel="loss", smooth=0.04, path=None, ax=None):
     """A noisy series (thin) and its running mean (thick); returns the figure.
 
     The mean is over the share `smooth` of the series to either side, less at its ends, so that it
     does not lag behind."""
-    figure = ax.figure if ax is not None else plt.figure(figsize=(4.4, 2.6))
+    figure = ax.figure if ax is not None else plt.figure(figsize=(4.4, 2.6), layout="tight")
     ax = ax or figure.gca()
     half = [min(int(smooth * len(values)), i, len(values) - 1 - i) for i in range(len(values))]
     average = [np.mean(values[i - h : i + h + 1]) for i, h in enumerate(half)]
     ax.plot(steps, values, lw=0.6, alpha=0.35, color="C0")
     ax.plot(steps, average, lw=1.8, color="C0")
     ax.set(title=title, xlabel="iteration", ylabel=ylabel)
-    figure.tight_layout()
     return save(figure, path)
 
 

@@ -32,7 +32,7 @@ SAMS gives better seeds than dense CRF,+5 points (Table 3),60.2 → 66.1 % mIoU,
 The filter matters,,66.1 → 63.7 % mIoU,opposite,-2.4 points (-3.9 to -0.6),the interval reaches 0,SAMS seed,val,40,3,<script>alert('comment')</script>
 Affinity improves on the raw CAM,,51.2 → 53.7 % mIoU,undecided,+2.5 points (-0.3 to +5.1),the interval reaches 0,raw CAM,val,40,3,
 Fine seeds are better than coarse seeds,better (Fig. 5),63.5 → 63.6 % mIoU,no effect,+0.1 points (-0.2 to +0.3),the interval reaches 0,SAMS seed,val,40,3,
-Fine seeds teach a network better,,62.0 → 66.0 % mIoU,full run,+4.0 points (+3.1 to +5.0),,,val,,,too few pictures here; the full run says: holds
+Fine seeds teach a network better,,62.0 → 66.0 % mIoU,full run,+4.0 points (+3.1 to +5.0),,,val,,,this run is too small; the full run says: holds
 Learned prompts beat prompts by hand,,57.1 → 63.5 % mIoU,holds,+6.3 points (+4.1 to +8.8),the interval reaches 0,SAMS seed,val,40,3,
 """
 FIRST_EDITION = """claim,expected,found,holds,by_how_much,comment,split

@@ -37,7 +37,8 @@ def preset_file(preset) -> Path:
         return path
     path = benchmarks_folder() / "presets" / f"{text}.yaml"
     if "/" in text or "\\" in text or not path.is_file():
-        raise SettingsError(unknown_name(text, known_presets(), "preset", other="a YAML file"))
+        known = known_presets()
+        raise SettingsError(unknown_name(text, known, "preset", other="a YAML file"))
     return path
 
 

@@ -61,7 +61,7 @@ def machine() -> dict:
     system = f"{platform.system()} {platform.machine()}"
     return dict(system=system, cores=os.cpu_count(), gpus=gpus)
 
-# %% ../../nbs/app/03_runner.ipynb #650f1dfe
+# %% ../../nbs/app/03_runner.ipynb #43a7ae9a
 RESULTS = ("tables", "figures", "notebooks", "records", "pseudo_labels", "label_maps")
 PAGES = ("report.html", "run.json")
 
@@ -91,7 +91,9 @@ def alone_in(out: Path):
 def make_room(out: Path, identity: dict):
     "Move results of another run (another preset or data set) in this folder aside."
     known = read_json(out / "run_of.json")
-    if known and known != identity:
+    if known == identity:
+        return
+    if known:
         aside = out / "previous" / datetime.now().strftime("%Y%m%d-%H%M%S-%f")
         for name in (*RESULTS, *PAGES):
             if (out / name).exists():

@@ -22,7 +22,7 @@ VERDICTS = {
     "does not hold": ("bad", "✗", "the number asked for is missed"),
     "no effect": ("none", "=", "the whole interval lies within half a point: too small to matter"),
     "undecided": ("fair", "?", "the interval contains zero: more pictures or trainings would tell"),
-    "full run": ("none", "→", "too few pictures here: what the full run found stands beside it"),
+    "full run": ("none", "→", "this run is too small: what the full run found stands beside it"),
     "not measured": ("none", "–", "this run does not answer it"),
 }
 

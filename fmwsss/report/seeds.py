@@ -87,7 +87,7 @@ LADDER = [  # task, method, name, what it is, its number is told against the row
         "segmentation",
         "bound",
         "Bound",
-        "Each mask is told its true class: no seeding with these masks can be better.",
+        "Each mask is told its true class: about the best that seeding with these masks can do.",
         "Fine",
     ),
     (

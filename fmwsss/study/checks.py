@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['GIVEN', 'TASK_LOSSES', 'check', 'check_device', 'check_kind', 'check_clip', 'check_file', 'check_masks', 'check_task',
-           'check_option', 'check_refiners']
+           'check_option', 'try_loss', 'check_refiners']
 
-# %% ../../nbs/study/07_checks.ipynb #baeb68cb
+# %% ../../nbs/study/07_checks.ipynb #6c223b88
 import inspect
 from pathlib import Path
+
+import torch
 
 from ..data.kinds import KINDS
 from ..files.errors import SettingsError, unknown_name
@@ -75,7 +77,7 @@ def check_file(path: str | None, where: str):
     if path and ("/" in path or "\\" in path) and not Path(path).expanduser().exists():
         raise SettingsError(f"{where}: there is no file {path}: check the path")
 
-# %% ../../nbs/study/07_checks.ipynb #6e1aa99c
+# %% ../../nbs/study/07_checks.ipynb #90e12f82
 def check_masks(settings: Settings):
     "Mask sources: known, and their settings too."
     sources = settings.masks.source
@@ -83,7 +85,9 @@ def check_masks(settings: Settings):
         raise SettingsError("masks.source is empty: name at least one mask source")
     for source in dict.fromkeys([*sources, *settings.masks.settings]):
         factory = find_part(source, SOURCES, "mask source")
-        check_settings(factory, settings.masks.of(source), f"masks.{source}")
+        options = check_settings(factory, settings.masks.of(source), f"masks.{source}")
+        for option, value in options.items():
+            check_option(factory, option, value, f"masks.{source}.{option}")
     if "sam" in sources:
         find_part(settings.models.sam, SAMS, "SAM")
 
@@ -99,17 +103,31 @@ def check_task(settings: Settings, name: str, task: Task):
     check_settings(losses[kind], options, f"{name}.loss")
     if task.views != "frozen" and isinstance(task.views, str):
         raise SettingsError(f"{name}.views: {task.views!r} is no group of settings, nor 'frozen'")
-    values = losses[kind]
     for option, value in options.items():
-        check_option(values, option, value, f"{name}.loss.{option}")
+        check_option(losses[kind], option, value, f"{name}.loss.{option}", texts=("mean",))
+    try_loss(losses[kind], name, options)
 
 
-def check_option(part, option: str, value, where: str):
-    "A value must be of the kind of the default that it replaces (numbers, text)."
-    default = inspect.signature(part).parameters[option].default
+def check_option(part, option: str, value, where: str, texts: tuple = ()):
+    "A value that replaces a number must be one, or several, or None, or one of some `texts`."
+    parameter = inspect.signature(part).parameters.get(option)
+    default = parameter.default if parameter else None
     number = isinstance(default, (int, float)) and not isinstance(default, bool)
-    if number and not isinstance(value, (int, float, str)):
+    several = isinstance(value, (list, tuple))  # a number for each level of masks
+    values = value if several else [value]
+    if number and not all(v is None or v in texts or isinstance(v, (int, float)) for v in values):
         raise SettingsError(f"{where}: {value!r} is no number: correct it")
+
+
+def try_loss(loss, name: str, options: dict):
+    "Call a loss once on almost nothing, so that a value it refuses is not found out after hours."
+    inputs = torch.zeros(1, 2), torch.tensor([[1, 0]])
+    if name == "segmentation":
+        inputs = torch.zeros(1, 1, 1), torch.ones(1, 1), torch.ones(1, 2, 2)
+    try:
+        loss(*inputs, **options)
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"{name}.loss: {error}: correct it") from None
 
 
 def check_refiners(settings: Settings):

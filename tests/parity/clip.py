@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import torch
 
+import parity
 from fmwsss.fast import cam as fast_cam
 from fmwsss.fast import image as fast
 from fmwsss.fast import text as fast_text
@@ -36,7 +37,7 @@ def tensors(case):
 def model(name):
     "The CLIP of a weights file, with the fast forms and without."
     state = tensors(Case(FOLDER / f"clip_model_{name}.npz"))
-    clip = clip_from_state_dict(state, round_fp16=True)
+    clip = clip_from_state_dict(state, round_fp16=True).to(parity.DEVICE)
     return clip, Clip(clip.model, plain=True)
 
 
@@ -65,7 +66,7 @@ def learner(case, clip, kind):
     theirs = case[next(key for key in case.keys() if key.startswith("prompts_first"))]
     found = []
     for position in ("end", "front", "middle"):
-        prompts = kind(clip, names, position=position, **options)
+        prompts = kind(clip, names, position=position, **options).to(parity.DEVICE)
         if options["ctx_init"]:
             case.compare("ctx", prompts.ctx)
         with torch.no_grad():
@@ -121,15 +122,15 @@ def prompts_file(case):
 def check_gradcam(case):
     clips = models_of(case)
     quick, slow = learners(prompts_file(case), clips)
-    scale = clips[0].logit_scale.data
+    scale = clips[0].logit_scale.detach().clone()
     if "logit_scale" in case:
-        clips[0].logit_scale.data = case["logit_scale"]
+        clips[0].logit_scale.detach().copy_(case["logit_scale"])
     try:
         check_fast(case, clips[0], quick)
         if "padding_mask" not in case:  # padding exists in the fast form only
             check_plain(case, clips[1], slow)
     finally:
-        clips[0].logit_scale.data = scale
+        clips[0].logit_scale.detach().copy_(scale)
 
 
 def check_fast(case, clip, prompts):
