@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 NICE    = OMP_NUM_THREADS=1
 
 .PHONY: help reproduce benchmark quick lint test test-notebooks test-browser test-faults test-fullsize test-gpu \
-        quick-lowest mutants bench worlds lab labs-full course course-stats slides site pretrain readme export clean
+        quick-lowest mutants bench worlds lab labs-full course course-stats slides clips site pretrain readme export clean
 
 help:
 	@echo "make reproduce   the whole method and its benchmarks on the drawn VOC, with few pictures: tables, figures and a page in runs/minivoc (no download, no GPU)"
@@ -44,8 +44,8 @@ benchmark: $(VENV)/installed
 	$(BIN)/fmwsss reproduce minivoc
 
 # The formulas, the doors, the command line's errors.
-QUICK = parity names cam affinity superpixels sams losses evaluation prompts models sources refiner_door crf pamr \
-        faults_command_line imports keys
+QUICK = parity formulas names cam affinity superpixels sams losses evaluation prompts models sources refiner_door crf pamr \
+        faults_command_line
 quick: $(VENV)/installed
 	$(NICE) $(BIN)/python -m pytest $(QUICK:%=tests/test_%.py) -n 2 -q -m "not slow and not unhurried"
 
@@ -73,6 +73,9 @@ mutants: $(VENV)/installed
 # On a machine with a card: about ten minutes, no download. DRY=1: everything reduced, on the CPU.
 test-gpu: $(VENV)/installed
 	$(BIN)/python tests/gpu.py $(if $(DRY),--dry)
+
+clips: $(VENV)/installed
+	$(BIN)/python docs/clips.py
 
 worlds: $(VENV)/installed
 	mkdir -p runs/worlds

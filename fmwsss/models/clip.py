@@ -409,9 +409,11 @@ def tag_of(name: str, weights) -> tuple:
     owners = [m for m in list_pretrained_models_by_tag(str(weights)) if m != name]
     related = [m for m in owners if m.removesuffix("-quickgelu") == name.removesuffix("-quickgelu")]
     if related:
-        raise SettingsError(f"weights '{weights}' belong to '{related[0]}', not to '{name}': use that")
+        owner = f"belong to '{related[0]}', not to '{name}'"
+        raise SettingsError(f"weights '{weights}' {owner}: use that")
     raise MissingData(
-        f"weights '{weights}' of {name}: no such file, nor one of open_clip's tags {', '.join(tags)}"
+        f"weights '{weights}' of {name}: no such file, nor one of open_clip's tags "
+        f"{', '.join(tags)}"
     )
 
 
@@ -467,7 +469,11 @@ def download_clip(name: str, tag: str) -> str:
             (Path("~/.cache/clip").expanduser() / Path(url).name).unlink(missing_ok=True)
         with torch.device("meta"):
             size = sum(p.numel() for p in build_open_clip(name).parameters()) * 4e-6
-        file = Path(hub or url).name if not (hub or "").endswith("/") else "open_clip_model.safetensors"
+        file = (
+            Path(hub or url).name
+            if not (hub or "").endswith("/")
+            else "open_clip_model.safetensors"
+        )
         address = f"https://huggingface.co/{hub.strip('/')}" if hub else url
         raise MissingData(
             f"could not download {name} '{tag}' ({type(error).__name__}): get {file} (at most "
@@ -515,7 +521,9 @@ def load_miniature(name: str, weights, round_fp16: bool) -> Clip:
 
 
 def open_part(name: str, weights, device) -> Clip:
-    "A CLIP of somebody else: a `Clip`, or a function that makes one, from `weights` if it takes any."
+    """A CLIP of somebody else.
+
+    A `Clip`, or a function that makes one, from `weights` if it takes any."""
     part = find_part(name, {}, "CLIP")
     if callable(part) and not isinstance(part, Clip):
         known = inspect.signature(part).parameters

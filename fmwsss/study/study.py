@@ -137,7 +137,9 @@ class Study:
         return self.once(("masks", part, source), make)
 
     def mask_settings(self, source: str) -> dict:
-        "What a mask source is opened with; SAM's model and device come from elsewhere in the settings."
+        """What a mask source is opened with.
+
+        SAM's model and device come from elsewhere in the settings."""
         settings = self.settings.masks.of(source)
         if source != "sam":
             return settings
@@ -169,7 +171,8 @@ class Study:
         value = [self.cam_miou(p) if many else float("nan") for p in found]
         best = found[first_best(value)]
         if many and tied(value):
-            self.note(f"{name} task: learning rates are tied on tune; the first, {best.lr:g}, is taken")
+            text = f"learning rates are tied on tune; the first, {best.lr:g}, is taken"
+            self.note(f"{name} task: {text}")
         best.tried = [tried_row(name, p, v) for p, v in zip(found, value)]
         return best
 
@@ -287,7 +290,9 @@ class Study:
 
         methods: only these. The box threshold is chosen for CAA and kept for the others."""
         made = {}
-        for name, make in choices(prompts.seeding, self.sources, partial(self.best, prompts)).items():
+        for name, make in choices(
+            prompts.seeding, self.sources, partial(self.best, prompts)
+        ).items():
             if methods is None or name in methods:
                 made[name] = make()
         return made
