@@ -126,6 +126,6 @@ def sam2_image_masks(
 def sam2_masks(model: str = "facebook/sam2.1-hiera-tiny", device: str = "cpu", **settings):
     """Mask source `image -> Masks` of a SAM 2.1, of a published name or a local folder.
 
-    settings: of `sam2_image_masks`. In a preset: `masks: {source: ["fmwsss.sources.sam2:sam2_masks"]}`.
+    settings: of `sam2_image_masks`. In a preset: `source: ["fmwsss.sources.sam2:sam2_masks"]`.
     Raises SettingsError in one line without transformers or weights."""
     return partial(sam2_image_masks, load_pretrained("Sam2Model", model, device), **settings)

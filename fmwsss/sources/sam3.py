@@ -26,7 +26,7 @@ def phrase_masks(model, pixels, ids, attention_mask=None):
 
 
 def class_map(maps, scores, threshold: float) -> torch.Tensor:
-    "What a class scores at every pixel (h, w): the best of its instances, weighted by their scores."
+    "What a class scores at every pixel (h, w): its best instance there, times the score of it."
     keep = scores >= threshold
     keep[scores.argmax()] = True  # the label says that the class is there
     return (maps[keep] * scores[keep, None, None]).amax(0)

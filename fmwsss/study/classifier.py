@@ -61,7 +61,7 @@ LITE = ((127.0,) * 3, (128.0,) * 3)  # what EfficientNet-Lite was trained with
 
 @torch.no_grad()
 def feature_maps(backbone, image, side: int = 384, mean=MEAN, std=STD) -> torch.Tensor:
-    "Features (2, D, h, w) of an image (H, W, 3) uint8: plain, and of its mirror image, turned back."
+    "Features (2, D, h, w) of an image (H, W, 3) uint8: plain, and of its mirror, turned back."
     x = torch.as_tensor(np.array(image)).movedim(-1, 0)[None].float()
     x = torch.nn.functional.interpolate(x, (side, side), mode="bilinear", antialias=True)
     x = (x - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
