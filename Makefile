@@ -44,8 +44,8 @@ benchmark: $(VENV)/installed
 	$(BIN)/fmwsss reproduce minivoc
 
 # The formulas, the doors, the command line's errors.
-QUICK = parity names cam affinity superpixels sams losses evaluation prompts models sources refiner_door crf pamr \
-        faults_command_line imports keys
+QUICK = parity formulas names cam affinity superpixels sams losses evaluation prompts models sources refiner_door crf pamr \
+        faults_command_line
 quick: $(VENV)/installed
 	$(NICE) $(BIN)/python -m pytest $(QUICK:%=tests/test_%.py) -n 2 -q -m "not slow and not unhurried"
 

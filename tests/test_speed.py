@@ -60,6 +60,14 @@ def test_table(tmp_path, capsys):
     assert speed.met(rows[0]) and "met" in capsys.readouterr().out
 
 
+def test_rows_that_are_not_measured_anew_stay(tmp_path):
+    out = tmp_path / "speed.csv"
+    known = {"another row": dict.fromkeys(speed.COLUMNS, "1") | dict(work="another row")}
+    speed.write(out, known)
+    speed.main(["--quick", "--rounds", "1", "--only", "disk", "--out", str(out)])
+    assert len(speed.read(out)) == 2 and speed.read(out)["another row"] == known["another row"]
+
+
 def test_what_is_saved():
     work = speed.Work("w", lambda: sum(range(300000)), lambda: 1, lambda a, b: "", ">= 2")
     row = speed.measure(work, 3)[1]
