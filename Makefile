@@ -49,10 +49,9 @@ QUICK = parity formulas names cam affinity superpixels sams losses evaluation pr
 quick: $(VENV)/installed
 	$(NICE) $(BIN)/python -m pytest $(QUICK:%=tests/test_%.py) -n 2 -q -m "not slow and not unhurried"
 
-# Modules are checked in their notebooks; `ruff format --check` holds for the tests.
+# Modules are checked in their notebooks.
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check tests
 
 test: $(VENV)/installed
 	$(NICE) $(BIN)/python -m pytest tests -n 2 --dist loadgroup -q
