@@ -5,7 +5,8 @@ BIN     = $(VENV)/bin
 NICE    = OMP_NUM_THREADS=1
 
 .PHONY: help reproduce benchmark quick lint test test-notebooks test-browser test-faults test-fullsize test-gpu \
-        quick-lowest mutants bench worlds webclip lab labs-full course course-stats slides site pretrain readme export clean
+        quick-lowest mutants bench worlds webclip lab labs-full course course-stats slides clips site pretrain readme export \
+        clean
 
 help:
 	@echo "make reproduce   the whole method and its benchmarks on the drawn VOC, with few pictures: tables, figures and a page in runs/minivoc (no download, no GPU)"
@@ -45,8 +46,8 @@ benchmark: $(VENV)/installed
 	$(BIN)/fmwsss reproduce minivoc
 
 # The formulas, the doors, the command line's errors.
-QUICK = parity names cam affinity superpixels sams losses evaluation prompts models sources refiner_door crf pamr \
-        faults_command_line imports keys
+QUICK = parity formulas names cam affinity superpixels sams losses evaluation prompts models sources refiner_door crf pamr \
+        faults_command_line
 quick: $(VENV)/installed
 	$(NICE) $(BIN)/python -m pytest $(QUICK:%=tests/test_%.py) -n 2 -q -m "not slow and not unhurried"
 
@@ -79,6 +80,10 @@ webclip: $(VENV)/installed
 	mkdir -p runs/pretrain
 	$(NICE) $(BIN)/papermill benchmarks/pretrain_webclip.ipynb runs/pretrain/pretrain_webclip.ipynb -k python3
 
+
+clips: $(VENV)/installed
+	$(BIN)/python docs/clips.py
+
 # Finished worlds are kept in runs/worlds, so a stopped run goes on where it was.
 worlds: $(VENV)/installed
 	mkdir -p runs/worlds
@@ -98,7 +103,7 @@ test-fullsize: $(VENV)/installed
 	$(BIN)/python tests/fullsize.py
 
 test-notebooks: $(VENV)/installed
-	$(NICE) $(BIN)/python -m pytest tests/notebooks.py -n 2 --dist worksteal -q
+	$(NICE) $(BIN)/python tests/notebooks.py
 
 lab: $(VENV)/installed
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) nbs/index.ipynb

@@ -52,6 +52,7 @@ from fmwsss.refiners.crf import CLIP_ES, dense_crf, probabilities
 from fmwsss.sources.automatic import generate_masks
 from fmwsss.sources.disk import save_masks
 from fmwsss.study.stages import pack
+from fmwsss.study.tasks import image_features
 
 COLUMNS = ["work", "published_seconds", "our_seconds", "ratio", "target", "saves_percent"]
 WORTH_IT = ">= 1.11"  # a fast form saves at least 10 % of its stage
@@ -266,7 +267,7 @@ def training_works(quick: bool):
     shared = PromptLearner(clip, names, seed=0)
     own = PromptLearner(clip, names, per_class=True, position="front", seed=0)
 
-    def classify(features=lambda: fast_image.image_features(clip, batch)):
+    def classify(features=lambda: image_features(clip, batch)):
         text = shared(20)  # the loss looks at the classes alone
         loss = contrastive_loss(clip.logits(features(), text), labels)
         return torch.autograd.grad(loss, shared.ctx)[0]
@@ -425,13 +426,21 @@ def show(row: dict, checked: str):
     print(f"{left}  {row['target']:>10s} {answer}   [{checked}]", flush=True)
 
 
-def write(path: Path, rows: list):
+def read(path: Path) -> dict:
+    "{work: row} of a table that is there already."
+    if not path.exists():
+        return {}
+    with open(path, newline="") as file:
+        return {row["work"]: row for row in csv.DictReader(file)}
+
+
+def write(path: Path, rows: dict):
     "The table as a file."
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(rows.values())
 
 
 def main(arguments=None):
@@ -439,21 +448,22 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="tiny sizes; targets mean nothing")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", default="", help="rows whose name has this in it")
+    parser.add_argument("--only", default="", help="rows whose name has this in it; others stay")
     parser.add_argument("--out", type=Path, default=Path("runs/bench/speed.csv"))
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    rows = []
+    kept = read(options.out) if options.only else {}
+    rows = {}
     print(f"{'work':68s} {'published':>10s} {'ours':>10s} {'ratio':>8s}  {'target':>10s}")
     for work in works(options.quick):
         if options.only in work.name:
             checked, row = measure(work, options.rounds)
-            rows.append(row)
+            rows[work.name] = row
             show(row, checked)
-    write(options.out, rows)
+            write(options.out, {**kept, **rows})
     tiny = " (tiny sizes: meaningless)" if options.quick else ""
-    counts = f"{sum(map(met, rows))} of {len(rows)} targets met{tiny}"
+    counts = f"{sum(map(met, rows.values()))} of {len(rows)} targets met{tiny}"
     print(f"{counts}; CPU seconds, one thread; {options.out}")
 
 

@@ -207,7 +207,8 @@ def main(folder):
         sam_checkpoint(folder / "sam_vit_b_01ec64.pth"),
     )
     print(
-        f"{clip.name} {clip.stat().st_size / 1e6:.0f} MB, {sam.name} {sam.stat().st_size / 1e6:.0f} MB, {time.perf_counter() - begin:.0f} s",
+        *(f"{f.name} {f.stat().st_size / 1e6:.0f} MB," for f in (clip, sam)),
+        f"{time.perf_counter() - begin:.0f} s",
         flush=True,
     )
     for kind, build in (("voc2012", voc_folder), ("coco2014", coco_folder)):

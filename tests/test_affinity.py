@@ -51,6 +51,9 @@ def test_refine_is_the_formula(attention, cams):
 def test_the_defaults_are_the_papers(attention, cams):
     paper = dict(rounds=1, power=2, threshold=0.4, at="score", inside="inside", outside="inside")
     assert torch.equal(refine(cams, attention), refine(cams, attention, None, **paper))
+    assert torch.equal(sinkhorn(attention), sinkhorn(attention, 1))
+    assert (boxes(min_max(cams)[0]) == boxes(min_max(cams)[0], 0.4)).all()
+    assert torch.equal(box_mask(min_max(cams)), box_mask(min_max(cams), 0.4))
     expected = sinkhorn(attention, 1) @ sinkhorn(attention, 1)
     assert torch.allclose(affinity_matrix(attention), expected, atol=1e-7)
     assert torch.equal(affinity_of(cams, attention), affinity_matrix(attention))

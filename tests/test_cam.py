@@ -20,6 +20,7 @@ from fmwsss.fast.image import (
     resize_positions,
 )
 from fmwsss.fast.text import PromptLearner
+from fmwsss.method import cam as plain_cam
 from fmwsss.method.cam import PUBLISHED_EPS, class_scores, masked_softmax
 
 MODES = ["present+background", "all", "foreground"]
@@ -250,3 +251,27 @@ def test_frozen_means_frozen(case):
     for model, state in zip((clip, sam), before):
         assert all(p.grad is None and not p.requires_grad for p in model.parameters())
         assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("form", [softmax_gradcam, plain_cam.softmax_gradcam])
+def test_the_defaults(clip, case, form):
+    "The exact softmax over present classes and background, and no graph to the text."
+    images, tokens, text = case
+    text = text.clone().requires_grad_()
+    args = clip, tokens, patch_grid(clip, images), text, LABELS
+    cams, logits = form(*args)
+    expected = form(*args, True, 0.0, "present+background")[0]
+    assert not cams.requires_grad and logits.requires_grad and expected.requires_grad
+    assert torch.allclose(cams, expected, rtol=1e-4, atol=1e-6 * float(expected.abs().max()))
+    other = form(*args, False, 0.1)[0]
+    assert not torch.allclose(cams, other, rtol=1e-4, atol=1e-6 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("eps", [0, PUBLISHED_EPS])
+def test_masked_softmax_goes_over_the_last_axis(eps):
+    torch.manual_seed(0)
+    logits, mask = torch.randn(2, 3, 5) * 4, torch.rand(2, 3, 5) > 0.4
+    whole = masked_softmax(logits, mask, eps)
+    for i in range(2):
+        for j in range(3):
+            assert torch.allclose(whole[i, j], masked_softmax(logits[i, j], mask[i, j], eps))

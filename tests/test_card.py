@@ -9,13 +9,15 @@ import csv
 import subprocess
 import sys
 
+import gpu
 import numpy as np
+import parity
 import pytest
 import torch
-
-import gpu
-import parity
 from card import Card, MixedDevices, OnCard
+from parity import clip as clip_parity
+from small import drawn_list, small_clip
+
 from fmwsss.engine.fit import fit
 from fmwsss.fast.text import PromptLearner
 from fmwsss.method import prompts as plain_prompts
@@ -28,8 +30,6 @@ from fmwsss.sources import automatic
 from fmwsss.sources.automatic import generate_masks
 from fmwsss.study.stages import cams_of_group
 from fmwsss.study.tasks import Batch, classification_loss, segmentation_loss
-from parity import clip as clip_parity
-from small import drawn_list, small_clip
 
 CARD = torch.device("meta")
 NAMES = ["cat", "dog", "sheep", "tree", "ground"]

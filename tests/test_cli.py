@@ -301,3 +301,20 @@ def test_masks_for_own_photos(tmp_path):
     assert says in record["skipped"]["c"] and says in result.output
     assert says in (run / "report.html").read_text(encoding="utf-8")
     assert record["command"] and record["parameters"]["data"]["root"] == str(photos)
+
+
+def test_one_process_instead_of_several_is_told(monkeypatch):
+    from fmwsss.app.cli import tell_if_alone
+
+    said = []
+    monkeypatch.setattr("fmwsss.app.cli.warn", said.append)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    tell_if_alone()
+    assert not said
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    tell_if_alone()
+    assert "--multi_gpu" in said[0]
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    tell_if_alone()
+    assert len(said) == 1

@@ -1,7 +1,6 @@
 """The students' edition: solutions and hidden tests are gone, nbgrader grades what comes back."""
 
 import copy
-import json
 import sys
 from pathlib import Path
 
@@ -99,23 +98,57 @@ def test_a_release_that_gives_something_away_is_refused(small_lab, tmp_path):
         course.check_release(source, tmp_path / "bad.ipynb")
 
 
-def points_of(lab) -> dict:
-    "Points of the tests of a lab, answers in words left out."
-    cells = json.loads(lab.read_text(encoding="utf-8"))["cells"]
-    roles = [c["metadata"]["nbgrader"] for c in cells if "nbgrader" in c["metadata"]]
-    return {r["grade_id"]: r["points"] for r in roles if r["grade"] and not r["solution"]}
+def points_of(lab):
+    "{name: points} of the cells of a lab that grade themselves."
+    found = course.roles(course.cells_of(lab))
+    return {n: r["points"] for n, (r, _) in found.items() if r["grade"] and not r["solution"]}
+
+
+def grade_solution_and_untouched(lab, folder):
+    "A lab's solutions get all points and the students' edition as it is handed out gets none."
+    course.make_course(folder, [lab.stem])
+    released = folder / "release" / lab.stem / lab.name
+    points = points_of(lab)
+    assert course.autograde(folder, lab.stem, "model", lab) == points
+    assert course.autograde(folder, lab.stem, "untouched", released) == dict.fromkeys(points, 0.0)
+
+
+LABS = course.find_labs()
+QUICK = [lab for lab in LABS if lab.stem[:3] in ("q02", "q09")]
+
+
+@nbgrader
+@pytest.mark.parametrize("lab", QUICK, ids=lambda p: p.stem)
+def test_two_labs_grade_themselves(lab, tmp_path, monkeypatch):
+    monkeypatch.setenv("FMWSSS_LAB", "tiny")  # a handful of pictures: the tests need no results
+    grade_solution_and_untouched(lab, tmp_path)
 
 
 @nbgrader
 @pytest.mark.slow
-@pytest.mark.parametrize("lab", course.find_labs(), ids=lambda p: p.stem)
-def test_model_solution_gets_full_marks_and_an_untouched_lab_none(lab, tmp_path):
-    course.make_course(tmp_path, [lab.stem])
-    points = points_of(lab)
-    assert course.autograde(tmp_path, lab.stem, "model", lab) == points
-    untouched = tmp_path / "release" / lab.stem / lab.name
-    none = dict.fromkeys(points, 0.0)
-    assert course.autograde(tmp_path, lab.stem, "untouched", untouched) == none
+@pytest.mark.parametrize("lab", LABS, ids=lambda p: p.stem)
+def test_all_labs_grade_themselves(lab, tmp_path, monkeypatch):
+    monkeypatch.setenv("FMWSSS_LAB", "tiny")
+    grade_solution_and_untouched(lab, tmp_path)
+
+
+def test_links_appear_when_the_repository_has_a_name(small_lab, tmp_path):
+    source = small_lab / "q99_sum.ipynb"
+    course.copy_lab(source, tmp_path / "without")
+    course.copy_lab(source, tmp_path / "with", "somebody/fmwsss")
+    plain = nbformat.read(tmp_path / "without" / source.name, 4)
+    linked = nbformat.read(tmp_path / "with" / source.name, 4)
+    assert len(linked.cells) == len(plain.cells) + 2
+    assert "github/somebody/fmwsss/blob/main/nbs/labs/q99_sum.ipynb" in linked.cells[0].source
+    assert "git+https://github.com/somebody/fmwsss" in linked.cells[1].source
+
+
+def test_links_of_the_labs_lead_to_chapters(tmp_path):
+    course.copy_chapters(LABS, tmp_path)
+    for lab in LABS:
+        text = "\n".join("".join(c["source"]) for c in course.cells_of(lab))
+        wanted = course.LINK.findall(text)
+        assert wanted and all((tmp_path / name).exists() for name in wanted)
 
 
 def test_an_unknown_lab_is_named():

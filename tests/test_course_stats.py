@@ -1,5 +1,8 @@
 """The chapters of the path keep to their limits, and the numbers are counted right."""
 
+import ast
+import builtins
+import re
 import sys
 from pathlib import Path
 
@@ -9,6 +12,21 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "nbs"))
 import course_stats  # noqa: E402
 
 CHAPTERS = course_stats.chapters()
+
+
+def names_made(text) -> set:
+    "Names that a text binds: assigned, imported, defined, arguments."
+    made = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            made.add(node.id)
+        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            made.add(node.name)
+        elif isinstance(node, ast.arg):
+            made.add(node.arg)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            made |= {(a.asname or a.name).split(".")[0] for a in node.names}
+    return made
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
@@ -27,6 +45,18 @@ def test_a_chapter_is_a_lesson(path):
     assert quiz.count("<summary>Answers</summary>") == 1
     assert all(quiz.count(f"{k}. ") >= 2 for k in range(1, 6))
     assert course_stats.measure(path)["figures"] >= 4
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+def test_solutions_are_python(path):
+    "Every code of a solution can be parsed and uses no name that chapter and solution lack."
+    code = [c for c in course_stats.cells(path) if c["cell_type"] == "code"]
+    known = {*dir(builtins), *names_made("\n".join(map(course_stats.source, code)))}
+    for cell in course_stats.cells(path):
+        if cell["cell_type"] == "markdown":
+            for text in re.findall(r"```python\n(.*?)```", course_stats.source(cell), re.S):
+                used = {n.id for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Name)}
+                assert used <= known | names_made(text), used - known - names_made(text)
 
 
 def test_the_path_is_short():

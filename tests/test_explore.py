@@ -1,4 +1,4 @@
-"""The explorer without a browser: the state answers every knob, the page follows it, and says what is wrong."""
+"""The explorer without a browser: every knob answers, the page follows and says what is wrong."""
 import io
 import json
 import subprocess

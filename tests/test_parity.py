@@ -4,9 +4,8 @@ Nothing is skipped: missing files are a failure."""
 
 import re
 
-import pytest
-
 import parity
+import pytest
 from parity import FOLDER, OWN, Case, case_files, group_of
 
 CHECKS = parity.checks()

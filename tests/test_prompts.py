@@ -150,7 +150,7 @@ def test_only_the_context_is_owned_and_learns(clip):
 def test_no_work_for_77_tokens(clip):
     "The tower's blocks see each prompt's own tokens, and the shared ones once."
     prompts, rows = PromptLearner(clip, NAMES, seed=0), []
-    watch = clip.transformer.resblocks[0].mlp.register_forward_hook(
+    watch = clip.transformer.resblocks[0].ln_2.register_forward_hook(
         lambda module, args, out: rows.append(args[0].numel() // args[0].shape[-1])
     )
     prompts.encode()

@@ -1,4 +1,5 @@
-"""The door of the refiners: one protocol, names, settings from the signature, candidates; and label maps that stay what they were, to the last pixel."""
+"""The door of the refiners: one protocol, names, settings from the signature, candidates; and label
+maps that stay what they were, to the last pixel."""
 import json
 import subprocess
 import sys
@@ -86,7 +87,8 @@ def test_lists_are_candidates():
     assert candidates(with_places, dict(places=[4, 5])) == [dict(places=(4, 5))]
     both = candidates(with_places, dict(places=[[4, 5], [6]], power=2))
     assert both == [dict(places=(4, 5), power=2), dict(places=(6,), power=2)]
-    assert candidates(open_refiner("sams"), dict(filter_thresh=[0.3, None]))[1] == dict(filter_thresh=None)
+    no_filter = candidates(open_refiner("sams"), dict(filter_thresh=[0.3, None]))[1]
+    assert no_filter == dict(filter_thresh=None)
     with pytest.raises(SettingsError, match="refiners.mine.power is an empty list"):
         candidates(with_places, dict(power=[]), "refiners.mine")
     for wrong in (dict(pover=[1]), dict(masks=[1])):
@@ -178,7 +180,8 @@ def test_refiners_need_no_dense_crf_to_be_imported():
 
 def users_file():
     "The file of the notebook 'add your own refiner', as it stands there."
-    cells = json.loads((ROOT / "nbs/refiners/06_add_your_own.ipynb").read_text(encoding="utf-8"))["cells"]
+    notebook = ROOT / "nbs" / "refiners" / "06_add_your_own.ipynb"
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     cell = next(s for c in cells if (s := "".join(c["source"])).startswith("MINE = '''"))
     return cell.removeprefix("MINE = '''").removesuffix("'''").strip() + "\n"
 

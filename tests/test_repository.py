@@ -18,7 +18,7 @@ OWN_PATHS = r"/tmp/(?!bash)|/home/|/root/|/site-packages/"
 # Lower rooms first. `files` and `plots` are tools for all of them.
 ROOMS = [
     "files", "method", "fast", "data", "minivoc", "models", "sources", "refiners", "engine",
-    "study", "pretrain", "report", "explore", "app",
+    "study", "pretrain", "report", "explore", "app", "labs",
 ]  # fmt: skip
 
 
@@ -114,3 +114,23 @@ def test_every_module_has_a_notebook():
     found = {f.replace("/", ".") for f in found}
     rooms = {f"{room}.__init__" for room in ROOMS}
     assert found - rooms == set(EXPORTS.values()) - rooms
+
+
+def test_importing_is_quick_and_brings_no_network():
+    "`import fmwsss` and the formulas of SAMS need NumPy and pycocotools, not torch."
+    code = "import sys, time; t = time.process_time(); from fmwsss import Masks, sams; "
+    code += "print(time.process_time() - t, *(m for m in HEAVY if m in sys.modules))"
+    heavy = ["torch", "torchvision", "skimage", "segment_anything", "open_clip", "scipy", "pandas"]
+    code = f"HEAVY = {heavy}; {code}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    seconds, *found = done.stdout.split()
+    assert not found and float(seconds) <= 1.5
+
+
+def test_lowest_versions_are_those_of_the_settings():
+    import lowest
+
+    pins = lowest.pins()
+    assert any(p.startswith("torch==2.") for p in pins)
+    assert all("==" in p or p in lowest.TOOLS for p in pins), "a requirement has no lower bound"

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from small import QUICK_STUDY, drawn_list, quick_study
 
 from fmwsss.data.in_python import ListDataset
 from fmwsss.engine.stages import StageFailed
@@ -13,7 +14,6 @@ from fmwsss.study.pseudo_labels import coarse_to_fine, pseudo_labels
 from fmwsss.study.statistics import miou
 from fmwsss.study.study import from_seed
 from fmwsss.study.ways import Way
-from small import QUICK_STUDY, drawn_list, quick_study
 
 
 def label_maps(study, prompts, way, part="val"):

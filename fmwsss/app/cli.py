@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['HELP', 'app', 'Preset', 'Set', 'Out', 'Cache', 'Quick', 'Strict', 'Quiet', 'KNOWN_DATA', 'OneLine', 'version', 'main',
-           'fail', 'warn', 'run_folder', 'run_preset', 'tell', 'show_table', 'changes_of', 'reproduce', 'models',
-           'settings', 'plain', 'plan', 'data', 'check_folder', 'masks', 'free_folder', 'export', 'run_kind',
+           'fail', 'warn', 'run_folder', 'run_preset', 'tell_if_alone', 'tell', 'show_table', 'changes_of', 'reproduce',
+           'models', 'settings', 'plain', 'plan', 'data', 'check_folder', 'masks', 'free_folder', 'export', 'run_kind',
            'find_labels', 'split_of_run', 'compare']
 
 # %% ../../nbs/app/04_cli.ipynb #33459543
@@ -107,13 +107,14 @@ def run_folder(preset, out=None, quick: bool = False) -> Path:
     "Where a run is kept."
     return Path(out or Path("runs") / (Path(preset).stem + ("-quick" if quick else "")))
 
-# %% ../../nbs/app/04_cli.ipynb #356c06d3
+# %% ../../nbs/app/04_cli.ipynb #f6eed2d2
 def run_preset(preset, only, changes, out, quiet, quick=False, table="seeds") -> dict:
     "Run a preset's notebooks, print what was skipped and a table; an error ends in one line."
     from fmwsss.app import runner
 
     command = " ".join(["fmwsss", *map(shlex.quote, sys.argv[1:])])
     options = dict(quick=quick, command=command, progress=not quiet)
+    tell_if_alone()
     try:
         run = runner.reproduce(preset, out, only or (), changes, **options)
     except (OSError, ValueError) as error:
@@ -131,6 +132,14 @@ def run_preset(preset, only, changes, out, quiet, quick=False, table="seeds") ->
         fail(f"{failed[0]['name']} failed: {failed[0]['error']} {kept}")
     show_table(out / "tables" / f"{table}.csv")
     return run
+
+
+def tell_if_alone():
+    "A launcher that was asked for several processes but started one leaves a trace: say so."
+    asked = "MASTER_ADDR" in os.environ and "ACCELERATE_MIXED_PRECISION" in os.environ
+    if asked and "WORLD_SIZE" not in os.environ:
+        text = "accelerate has started one process only; for several use accelerate launch"
+        warn(f"note: {text} --multi_gpu --num_processes N -m fmwsss.app.cli ..., also without GPUs")
 
 
 def tell(run: dict, out: Path, most: int = 5):

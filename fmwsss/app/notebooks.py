@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['KERNEL', 'KEEP_MEMORY', 'INLINE', 'REMEDIES', 'OWN', 'write_kernel', 'kernel_environment', 'quiet_logs',
-           'in_one_line', 'execute', 'library_digest', 'read_json', 'outputs_of', 'own_folder', 'run_notebook']
+           'in_one_line', 'execute', 'texts_in', 'tree_notes', 'inputs_stamp', 'library_digest', 'read_json',
+           'outputs_of', 'own_folder', 'run_notebook']
 
 # %% ../../nbs/app/02_notebooks.ipynb #37244a6a
 import contextlib
@@ -126,7 +127,39 @@ def execute(source, target, parameters: dict, progress: bool = True, number: int
         return in_one_line(type(problem).__name__, problem)
     return None
 
-# %% ../../nbs/app/02_notebooks.ipynb #abb4bff3
+# %% ../../nbs/app/02_notebooks.ipynb #b204a299
+def texts_in(values) -> list:
+    "All texts of nested dictionaries and lists, but the place of the cache."
+    if isinstance(values, str):
+        return [values]
+    if isinstance(values, dict):
+        return [t for key, v in values.items() if key != "cache" for t in texts_in(v)]
+    return [t for v in values for t in texts_in(v)] if isinstance(values, (list, tuple)) else []
+
+
+def tree_notes(path: Path, without: Path) -> list:
+    "(name, bytes, date) of a file, or of all files of a folder, but those below `without`."
+    if path.is_file():
+        return [(path.name, path.stat().st_size, path.stat().st_mtime_ns)]
+    found = []
+    for folder, folders, names in os.walk(path):
+        folders[:] = sorted(f for f in folders if Path(folder, f).resolve() != without)
+        for name in sorted(names):
+            with contextlib.suppress(OSError):
+                notes = os.stat(os.path.join(folder, name))
+                where = os.path.relpath(os.path.join(folder, name), path)
+                found.append((where, notes.st_size, notes.st_mtime_ns))
+    return found
+
+
+def inputs_stamp(parameters: dict, run: Path) -> str:
+    "Short hash of the files and folders that the settings name."
+    named = [Path(t) for t in sorted(set(texts_in(parameters))) if os.sep in t]
+    run = Path(run).resolve()
+    there = [p for p in named if p.exists() and p.resolve() != run]
+    return digest(*[tree_notes(p, run) for p in there])
+
+# %% ../../nbs/app/02_notebooks.ipynb #14dd78f7
 def library_digest() -> str:
     "Short hash of the library's code and packaged weights."
     weights = (PACKAGE / "weights").glob("*.safetensors")
@@ -170,7 +203,7 @@ def run_notebook(source, run, parameters: dict, progress: bool = True, number: i
     source, run = Path(source), Path(run)
     name, out = source.stem, own_folder(run)
     stamp = run / "records" / f"{name}.done.json"
-    key = digest(file_digest(source), parameters, library_digest())
+    key = digest(file_digest(source), parameters, library_digest(), inputs_stamp(parameters, run))
     done = read_json(stamp)
     there = all((run / f).exists() for f in [f"notebooks/{name}.ipynb", *done.get("outputs", [])])
     if done.get("key") == key and there:

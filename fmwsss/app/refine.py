@@ -93,7 +93,9 @@ def refined(images, cams, out="refined", strips: int = 8, command: str = "", **o
     start = time.perf_counter()
     found = refine_cams(images, cams, out, **options)
     write_strips(found, strips)
-    plain = {k: v if isinstance(v, (int, float, list, tuple)) else str(v) for k, v in options.items()}
+    plain = {
+        k: v if isinstance(v, (int, float, list, tuple)) else str(v) for k, v in options.items()
+    }
     record = dict(
         command=command or "fmwsss.refine(...)",
         started=started,

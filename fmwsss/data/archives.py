@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['VOC_URL', 'COCO_URL', 'ARCHIVES', 'AUG_BY_HAND', 'VOC_SERVER', 'PARTS', 'count_files', 'voc_parts', 'coco_parts',
-           'minivoc_parts', 'folder_parts', 'expected_parts', 'part_state', 'status', 'archive_members', 'zip_members',
-           'tar_members', 'link_error', 'extract', 'extract_file', 'download']
+           'minivoc_parts', 'folder_parts', 'expected_parts', 'part_state', 'status', 'show', 'archive_members',
+           'zip_members', 'tar_members', 'link_error', 'extract', 'extract_file', 'download']
 
 # %% ../../nbs/data/13_archives.ipynb #17febd15
 import os
@@ -172,6 +172,18 @@ def status(kind: str, root) -> pd.DataFrame:
         rows.append((part, str(path), found, shown, state, how))
     columns = ["part", "path", "found", "expected", "state", "how to get"]
     return pd.DataFrame(rows, columns=columns)
+
+# %% ../../nbs/data/13_archives.ipynb #75663c23
+def show(parts: pd.DataFrame) -> str:
+    "`status` as lines for a terminal: one a part, and below it how to get what is missing."
+    wide = max(len(part) for part in parts.part)
+    lines = []
+    for r in parts.itertuples():
+        number = f"{r.found}" if r.expected == "any" else f"{r.found} of {r.expected}"
+        lines.append(f"{r.part:<{wide}}  {r.state:<10}  {number:>16}  {r.path}")
+        if r[6]:
+            lines.append(f"{'':<{wide}}  -> {r[6]}")
+    return "\n".join(lines)
 
 # %% ../../nbs/data/13_archives.ipynb #75906ea3
 def archive_members(archive) -> list[tuple]:

@@ -87,7 +87,8 @@ class CamPhotos(Dataset):
         ids = [name for name in sorted(photos) if name not in self.left_out]
         if not ids:
             photo, cam = min(photos), min(self.cam_files)
-            raise DataError(f"no photo of {images} has CAMs in {cams}: {photo!r} there, {cam!r} here")
+            names = f"{photo!r} there, {cam!r} here"
+            raise DataError(f"no photo of {images} has CAMs in {cams}: {names}")
         super().__init__("all", names, ids, photos, masks, rows if labels else None)
         self.from_table = bool(labels)
         self.first = self.find_first(Path(cams)) if numbers is None else int(numbers)
@@ -95,7 +96,7 @@ class CamPhotos(Dataset):
     def find_first(self, where: Path) -> int:
         "0 or 1: the number of the first class in the CAM files."
         found, present = [], []
-        for i, name in enumerate(self.ids[:SAMPLE]):
+        for name in self.ids[:SAMPLE]:
             try:
                 found.append(read_cams(self.cam_files[name], self.field))
             except DataError:  # told when the photo's turn comes

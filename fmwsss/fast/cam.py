@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['pull_norm', 'pull_attention', 'Forward', 'bend', 'patch_share', 'cotangent', 'softmax_gradcam']
 
-# %% ../../nbs/fast/03_cam.ipynb #76d8c6ee
+# %% ../../nbs/fast/03_cam.ipynb #d2538db0
 import torch
 import torch.nn.functional as F
 
 from fmwsss.fast.image import (
     attention_weights,
+    linear,
     patch_mean,
     project_qkv,
     split_heads,
@@ -25,7 +26,7 @@ def pull_norm(norm, x, cotangent):
     a = cotangent * norm.weight
     return inverse * (a - a.mean(-1, keepdim=True) - hat * (a * hat).mean(-1, keepdim=True))
 
-# %% ../../nbs/fast/03_cam.ipynb #d52a670f
+# %% ../../nbs/fast/03_cam.ipynb #18981408
 def pull_attention(block, q, k, v, weights, out, cotangent, counts):
     """Cotangent of the attention's output -> summed cotangent (P,3D) of the patches' queries, keys
     and values.
@@ -33,7 +34,7 @@ def pull_attention(block, q, k, v, weights, out, cotangent, counts):
     q, k, v, out (N or P,heads,T,d): N if all P cotangents belong to one image; weights
     (N,heads,T,T); cotangent (P,T,D), 0 at the class token; counts: positives of each image."""
     heads, scale = block.attn.num_heads, q.shape[-1] ** -0.5
-    d = cotangent @ block.attn.out_proj.weight
+    d = linear(cotangent, block.attn.out_proj.weight.mT, None)
     d = d.unflatten(-1, (heads, -1)).transpose(1, 2)
     delta = (d * out).sum(-1, keepdim=True)
     both = torch.cat([d, delta], -1).split(counts)
@@ -46,7 +47,7 @@ def pull_attention(block, q, k, v, weights, out, cotangent, counts):
     values = back[:, :, 1:, :-1].sum(2)
     return torch.cat([x.flatten(1) for x in (queries, keys, values)], 1)
 
-# %% ../../nbs/fast/03_cam.ipynb #02a36db6
+# %% ../../nbs/fast/03_cam.ipynb #0b0cc926
 class Forward:
     "What the last block makes of N images, and what a pullback needs of it; no graph."
 
@@ -57,10 +58,11 @@ class Forward:
         self.q, self.k, self.v = split_heads(block, project_qkv(block, self.activation))
         self.weights = attention_weights(self.q, self.k, visible_keys(padded))
         self.out = self.weights @ self.v
-        attended = block.attn.out_proj(self.out.transpose(1, 2).flatten(2))
+        attended = linear(self.out.transpose(1, 2).flatten(2), *block.attn.out_proj.parameters())
         self.middle = tokens + block.ls_1(attended)
-        hidden, self.slope = bend(block.mlp.gelu, block.mlp.c_fc(block.ln_2(self.middle)))
-        self.last = self.middle + block.ls_2(block.mlp.c_proj(hidden))
+        hidden = linear(block.ln_2(self.middle), *block.mlp.c_fc.parameters())
+        hidden, self.slope = bend(block.mlp.gelu, hidden)
+        self.last = self.middle + block.ls_2(linear(hidden, *block.mlp.c_proj.parameters()))
         self.embedding = patch_mean(clip, self.last, padded)
         self.share = patch_share(tokens, padded)
 
@@ -91,7 +93,7 @@ def cotangent(clip, embedding, text, labels, label, create_graph, eps, mode):
         scores = class_scores(logits, labels, mode, eps).gather(1, label[:, None])
         return torch.autograd.grad(scores.sum(), own, create_graph=create_graph)[0]
 
-# %% ../../nbs/fast/03_cam.ipynb #350170d8
+# %% ../../nbs/fast/03_cam.ipynb #59cb1c4b
 def softmax_gradcam(
     clip,
     tokens,
@@ -116,8 +118,8 @@ def softmax_gradcam(
     args = labels[image], label, create_graph, eps, mode
     u = cotangent(clip, f.embedding[image], text, *args)
     u = pull_norm(visual.ln_post, own(f.last), own(f.share) * (u @ visual.proj.T)[:, None])
-    hidden = block.ls_2(u) @ block.mlp.c_proj.weight * own(f.slope)
-    u = u + pull_norm(block.ln_2, own(f.middle), hidden @ block.mlp.c_fc.weight)
+    hidden = linear(block.ls_2(u), block.mlp.c_proj.weight.mT, None) * own(f.slope)
+    u = u + pull_norm(block.ln_2, own(f.middle), linear(hidden, block.mlp.c_fc.weight.mT, None))
     of_image = own(f.q), own(f.k), own(f.v), f.weights, own(f.out)
     counts = labels.bool().sum(1).tolist()
     w = pull_attention(block, *of_image, block.ls_1(u), counts)

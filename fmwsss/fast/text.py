@@ -5,16 +5,15 @@
 # %% auto #0
 __all__ = ['merge_heads', 'causal_block', 'encode_embeddings', 'PromptLearner']
 
-# %% ../../nbs/fast/02_text.ipynb #5eb218a9
+# %% ../../nbs/fast/02_text.ipynb #e9c51e03
 import torch
 import torch.nn.functional as F
 
-from .image import project_qkv, split_heads
+from .image import linear, project_qkv, residual, split_heads
 from ..method import prompts as plain
-from ..method.clip import residual
 from ..method.prompts import POSITIONS, text_features  # noqa: F401
 
-# %% ../../nbs/fast/02_text.ipynb #a38a6c12
+# %% ../../nbs/fast/02_text.ipynb #cf2c59af
 def merge_heads(out):
     "Outputs of the heads (G,heads,T,d) -> one row a token (G*T,D)."
     return out.transpose(1, 2).flatten(2).flatten(0, 1)
@@ -36,7 +35,7 @@ def causal_block(block, x, own, where, shared, wanted=slice(None)):
     seen = torch.ones(T, shared + T, dtype=torch.bool, device=x.device).tril(shared)
     before = merge_heads(F.scaled_dot_product_attention(*prefix, is_causal=True))
     after = merge_heads(F.scaled_dot_product_attention(q, k, v, seen)).index_select(0, where)
-    attended = block.attn.out_proj(torch.cat([before, after])[wanted])
+    attended = linear(torch.cat([before, after])[wanted], *block.attn.out_proj.parameters())
     return residual(block, x[wanted], attended)
 
 # %% ../../nbs/fast/02_text.ipynb #a186dcfc

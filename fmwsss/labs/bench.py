@@ -8,7 +8,7 @@ __all__ = ['KEPT', 'SAM', 'POWERS', 'PAPER', 'SMALL_ON_TOP', 'SHARED', 'PER_CLAS
            'with_masks', 'best', 'cam_options', 'sams_options', 'judged', 'average_precision', 'mean_ap', 'gain_ap',
            'untrained', 'train', 'learn', 'coarse', 'fine', 'Lab', 'said']
 
-# %% ../../nbs/labs/00_bench.ipynb #14562194
+# %% ../../nbs/labs/00_bench.ipynb #9e470118
 import hashlib
 import os
 import tempfile
@@ -37,7 +37,7 @@ from ..models.clip import load_clip
 from ..sources.automatic import sam_masks
 from ..sources.disk import from_arrays, to_arrays
 from ..sources.table import open_source
-from ..study.statistics import gain, interval, miou
+from ..study.statistics import miou
 from ..study.tasks import Batch, classification_loss, segmentation_loss
 
 # %% ../../nbs/labs/00_bench.ipynb #771aae97
@@ -244,7 +244,7 @@ def sams_options() -> list:
 def judged(data, texts, masks=False) -> np.ndarray:
     """Confusions (seeds, N, 21, 21) of `data.val`, each text's settings chosen on `data.tune`.
 
-    texts: one text features (45, E), or a list of one a seed; masks: SAMS instead of a threshold."""
+    texts: one text features (45, E), or a list of one a seed; masks: SAMS, not a threshold."""
     texts = texts if isinstance(texts, list) else [texts]
     seed, options = (with_masks, sams_options()) if masks else (thresholded, cam_options())
     found = []
@@ -347,10 +347,10 @@ def fine(data, n, seeds, seed: int = 0, loss=BALANCED, form=PER_CLASS, lrs=None)
     data.train.seeds = seeds
     return learn(data, loss, form, lrs or n.segment_lr, seed, **SEGMENT, steps=n.segment)
 
-# %% ../../nbs/labs/00_bench.ipynb #dc9ff858
+# %% ../../nbs/labs/00_bench.ipynb #33f8cb23
 SMALL_RUN = dict(train=64, tune=24, val=48, seeds=1)
 SMALL_RUN |= dict(classify=150, classify_lr=(3e-3,), segment=40, segment_lr=(3.0,))
-TINY_RUN = dict(train=12, tune=6, val=8, classify=2, segment=1, steps=2, cams=4, few=4)  # no result
+TINY_RUN = dict(train=12, tune=6, val=8, classify=2, segment=1, steps=2, cams=4, few=4)
 LARGE_RUN = dict(train=96, tune=32, val=120, seeds=3)
 LARGE_RUN |= dict(classify=300, classify_lr=(1e-3, 3e-3), segment=60, segment_lr=(1.0, 3.0))
 

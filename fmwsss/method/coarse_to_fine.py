@@ -43,9 +43,9 @@ def where(clip, learner, tokens, grid, labels, seeds, reduce="fg-bg-per-pos"):
 
     return loss
 
-# %% ../../nbs/method/10_coarse_to_fine.ipynb #78876046
+# %% ../../nbs/method/10_coarse_to_fine.ipynb #c2e04f9d
 def coarse_to_fine(clip, names, tokens, features, grid, labels, masks, steps=(300, 100)):
-    "Coarse and fine seeds of N pictures: image-level labels (N, C) in, two lists of label maps out."
+    "Image-level labels (N, C) of N pictures in; coarse and fine seeds, lists of label maps, out."
     n, how = len(labels), dict(tokens=tokens, grid=grid, labels=labels)
     first = PromptLearner(clip, names, seed=0)
     list(train(first, which(clip, first, features, labels), n, steps[0], lr=1e-3, warmup=20))

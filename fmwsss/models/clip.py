@@ -134,7 +134,7 @@ def tokenize(texts, context_length: int = 77):
     "Texts (G) -> OpenAI's ids (G, context_length): start, text, end, 0 0 ..."
     return tokenize_all(byte_pairs, texts, context_length)
 
-# %% ../../nbs/models/02_clip.ipynb #d8cde6db
+# %% ../../nbs/models/02_clip.ipynb #2796059e
 class Clip:
     """A frozen CLIP as the method sees it, whatever it is made of.
 
@@ -206,6 +206,8 @@ class Clip:
     def feature(self, tokens, activation, grid=None):
         """Image feature (N,E) of unit norm: the mean of the patches, or the tower's own pooling
         where it has no class token. grid (h, w): needed by towers with rotary positions."""
+        if self.image.fits_fast and not self.plain and not activation.requires_grad:
+            return fast_image.last_block(self, tokens).feature
         with SpelledOut():
             return F.normalize(self.image.embedding(tokens, activation, grid), dim=-1)
 
@@ -407,9 +409,11 @@ def tag_of(name: str, weights) -> tuple:
     owners = [m for m in list_pretrained_models_by_tag(str(weights)) if m != name]
     related = [m for m in owners if m.removesuffix("-quickgelu") == name.removesuffix("-quickgelu")]
     if related:
-        raise SettingsError(f"weights '{weights}' belong to '{related[0]}', not to '{name}': use that")
+        owner = f"belong to '{related[0]}', not to '{name}'"
+        raise SettingsError(f"weights '{weights}' {owner}: use that")
     raise MissingData(
-        f"weights '{weights}' of {name}: no such file, nor one of open_clip's tags {', '.join(tags)}"
+        f"weights '{weights}' of {name}: no such file, nor one of open_clip's tags "
+        f"{', '.join(tags)}"
     )
 
 
@@ -465,7 +469,11 @@ def download_clip(name: str, tag: str) -> str:
             (Path("~/.cache/clip").expanduser() / Path(url).name).unlink(missing_ok=True)
         with torch.device("meta"):
             size = sum(p.numel() for p in build_open_clip(name).parameters()) * 4e-6
-        file = Path(hub or url).name if not (hub or "").endswith("/") else "open_clip_model.safetensors"
+        file = (
+            Path(hub or url).name
+            if not (hub or "").endswith("/")
+            else "open_clip_model.safetensors"
+        )
         address = f"https://huggingface.co/{hub.strip('/')}" if hub else url
         raise MissingData(
             f"could not download {name} '{tag}' ({type(error).__name__}): get {file} (at most "
@@ -513,7 +521,9 @@ def load_miniature(name: str, weights, round_fp16: bool) -> Clip:
 
 
 def open_part(name: str, weights, device) -> Clip:
-    "A CLIP of somebody else: a `Clip`, or a function that makes one, from `weights` if it takes any."
+    """A CLIP of somebody else.
+
+    A `Clip`, or a function that makes one, from `weights` if it takes any."""
     part = find_part(name, {}, "CLIP")
     if callable(part) and not isinstance(part, Clip):
         known = inspect.signature(part).parameters

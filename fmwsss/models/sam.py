@@ -75,7 +75,8 @@ class ConvStem(nn.Module):
 
 # %% ../../nbs/models/04_sam.ipynb #ccc59e66
 def fold_batchnorm(state, eps=1e-5):
-    "State dict with every convolution + BatchNorm pair (`.0`, `.1`) folded into one convolution with bias."
+    """State dict with every convolution + BatchNorm pair (`.0`, `.1`) folded into one
+    convolution with bias."""
     out = dict(state)
     pairs = [k[: -len("1.running_var")] for k in state if k.endswith("1.running_var")]
     for p in pairs:

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from open_clip import CLIP
 from open_clip.hf_model import HFTextEncoder
-from open_clip.timm_model import TimmModel
 from open_clip.transformer import ResidualAttentionBlock, TextTransformer, VisionTransformer
 from timm.layers.format import Format
 from timm.models.eva import Eva, EvaBlock, EvaBlockPostNorm

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from ..files.errors import DataError, MissingData, reason
+from ..files.errors import DataError, MissingData
 
 # %% ../../nbs/models/01_weights.ipynb #2ee20aae
 class Inert:
@@ -71,7 +71,9 @@ SAFE_PICKLE.load = lambda file, **options: TensorsOnly(file, **options).load()
 def read_checkpoint(path):
     "What `torch.save` wrote, on the CPU and mapped into memory where that can be done."
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        return torch.load(
+            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+        )
     except pickle.UnpicklingError:  # other objects beside the tensors
         return torch.load(path, map_location="cpu", weights_only=False, pickle_module=SAFE_PICKLE)
 
@@ -149,7 +151,8 @@ def read_archive(path) -> dict:
             top = ArchivePickle(file, archive, entry.rsplit("/", 1)[0]).load()
         state = dict(named_tensors(top)) if isinstance(top, Part) else {}
     if not all(name in state for name in OPENAI):
-        raise DataError(f"{path} is a TorchScript archive, but not OpenAI's CLIP: save its state_dict")
+        what = "a TorchScript archive, but not OpenAI's CLIP"
+        raise DataError(f"{path} is {what}: save its state_dict")
     return state
 
 # %% ../../nbs/models/01_weights.ipynb #e08e54c1

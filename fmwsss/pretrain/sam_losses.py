@@ -32,7 +32,9 @@ def outline(levels):
 
 
 def dense_targets(levels):
-    "fine (N, 3, H/2, W/2): foreground, outline of wholes, of parts; boxes (N, 2, HW/16, 4); inside (N, HW/16) bool."
+    """fine (N, 3, H/2, W/2).
+
+    Foreground, outline of wholes, of parts; boxes (N, 2, HW/16, 4); inside (N, HW/16) bool."""
     coarse = levels[:, :, 2::4, 2::4].flatten(2).numpy()
     boxes = np.stack(
         [
@@ -71,7 +73,8 @@ class DenseHead(nn.Module):
         nn.init.constant_(self.box.bias, 0.5)
 
     def forward(self, embedding, clicks, size=128):
-        "-> fine logits (N, 3, 4h, 4w), boxes (N, 2, 4hw, 4), similarity logits of clicks (N, 3, P, 4hw), 'whole' first."
+        """-> fine logits (N, 3, 4h, 4w), boxes (N, 2, 4hw, 4), similarity logits of clicks (N,
+        3, P, 4hw), 'whole' first."""
         n, width, h, w = embedding.shape
         cells = embedding.flatten(2).transpose(1, 2)
         hidden = self.body(cells)
@@ -103,7 +106,9 @@ def box_iou(a, b):
 
 
 def mask_losses(logits, target, balance=False):
-    "Cross-entropy and dice loss of masks (..., pixels); `balance`: mask pixels weigh sqrt(outside / inside), 1 to 6 times."
+    """Cross-entropy and dice loss of masks (..., pixels).
+
+    `balance`: mask pixels weigh sqrt(outside / inside), 1 to 6 times."""
     cross = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     if balance:
         share = target.mean(-1, keepdim=True).clamp(1e-4, 1)
@@ -149,8 +154,10 @@ def dense_loss(head, embedding, levels, clicks):
 
 # %% ../../nbs/pretrain/07_sam_losses.ipynb #ce5cf93b
 def decode(sam, embedding, clicks):
-    """Masks for P clicks on each of N images: embedding (N, D, h, w), clicks (N, P, 2) in input pixels
-    -> logits (N*P, 4, 4h, 4w), predicted IoU (N*P, 4). Outputs: 0 the single-mask answer, 1 subpart, 2 part, 3 whole."""
+    """Masks for P clicks on each of N images.
+
+    Embedding (N, D, h, w), clicks (N, P, 2) in input pixels -> logits (N*P, 4, 4h, 4w),
+    predicted IoU (N*P, 4). Outputs: 0 the single-mask answer, 1 subpart, 2 part, 3 whole."""
     (n, p), d, t = clicks.shape[:2], sam.mask_decoder, sam.mask_decoder.transformer
     with torch.autocast("cpu", enabled=False):
         sparse, dense = sam.prompt_encoder(
@@ -179,7 +186,10 @@ def decode(sam, embedding, clicks):
 
 
 def first_block(layer, tokens, keys, where):
-    "The first two-way block: tokens (N*P, T, D), image (N, hw, D) -> both for every click. The image is shared until the end."
+    """The first two-way block.
+
+    Tokens (N*P, T, D), image (N, hw, D) -> both for every click. The image is shared until the
+    end."""
     n, p = len(keys), len(tokens) // len(keys)
     queries = layer.norm1(layer.self_attn(q=tokens, k=tokens, v=tokens))
     asked = (queries + tokens).reshape(n, -1, tokens.shape[2])
@@ -199,7 +209,9 @@ def first_block(layer, tokens, keys, where):
 
 # %% ../../nbs/pretrain/07_sam_losses.ipynb #ca56a088
 def initialise(sam, gain=1.6, sharpness=1.5):
-    "Start `sam` in place: cross-attention with queries = keys, a sharper position code, small learned positions."
+    """Start `sam` in place.
+
+    Cross-attention with queries = keys, a sharper position code, small learned positions."""
     t = sam.mask_decoder.transformer
     nn.init.trunc_normal_(sam.image_encoder.pos_embed, std=0.02)
     sam.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix.mul_(sharpness)
@@ -218,7 +230,8 @@ def initialise(sam, gain=1.6, sharpness=1.5):
 
 
 def decoder_loss(sam, embedding, levels, clicks, importance=(0.7, 0.8, 1.5)):
-    "Mask and IoU losses of the official decoder (subpart, part, whole weighted by `importance`), and the IoUs reached."
+    """Mask and IoU losses of the official decoder (subpart, part, whole weighted by
+    `importance`), and the IoUs reached."""
     with torch.autocast("cpu", torch.bfloat16):
         logits, predicted = decode(sam, embedding, clicks)
     logits, predicted, ids = logits.float(), predicted.float(), clicked_ids(levels, clicks)

@@ -73,7 +73,9 @@ POOLS = dict(
 
 
 def draw_pool(path, scenes, first, knobs, size=(128, 128)):
-    "Memory-map (scenes, 6, H, W) uint8 at `path`, drawn once (98 kB a scene); another run continues from the file."
+    """Memory-map (scenes, 6, H, W) uint8 at `path`, drawn once (98 kB a scene).
+
+    Another run continues from the file."""
     path = Path(path)
     if not path.exists():
         part = path.with_suffix(".part.npy")
@@ -100,7 +102,9 @@ def near_edge(ids):
 
 
 def sample_clicks(levels, n, rng, candidates=1500):
-    "`n` clicks (x, y) in one scene's id maps (3, H, W), balanced over regions: int64 (n, 2). A fifth of them on background."
+    """`n` clicks (x, y) in one scene's id maps (3, H, W), balanced over regions.
+
+    Int64 (n, 2). A fifth of them on background."""
     flat, chosen = levels.reshape(3, -1), []
     pixels = rng.integers(0, flat.shape[1], candidates)
     certain = np.where(near_edge(levels[2]), 0.3, 1.0).ravel()[pixels]
@@ -123,7 +127,9 @@ def sample_clicks(levels, n, rng, candidates=1500):
 
 # %% ../../nbs/pretrain/06_sam_scenes.ipynb #f85ffb43
 def augment(images, rng):
-    "Brightness, colour cast and, sometimes, another order of the colour channels: float (N, 3, H, W) in 0..255."
+    """Brightness, colour cast and, sometimes, another order of the colour channels.
+
+    Float (N, 3, H, W) in 0..255."""
     n = len(images)
     gain, cast = rng.uniform(0.8, 1.2, (n, 1, 1, 1)), rng.normal(0, 10, (n, 3, 1, 1))
     images = images * torch.from_numpy(gain).float() + torch.from_numpy(cast).float()
@@ -134,7 +140,8 @@ def augment(images, rng):
 
 
 def make_batch(scenes, clicks, rng, training=True):
-    "List of (6, H, W) uint8 -> images float (N, 3, H, W) in 0..255, levels uint8 (N, 3, H, W), clicks int64 (N, clicks, 2)."
+    """List of (6, H, W) uint8 -> images float (N, 3, H, W) in 0..255, levels uint8 (N, 3, H, W),
+    clicks int64 (N, clicks, 2)."""
     scenes = np.stack(scenes)
     if training:
         for i in range(len(scenes)):

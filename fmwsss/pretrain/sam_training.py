@@ -24,7 +24,9 @@ from .sam_scenes import CONFIG, make_batch, sample_clicks
 
 # %% ../../nbs/pretrain/08_sam_training.ipynb #7d485527
 def orthogonalise(update, steps=5):
-    "Push the singular values of a matrix towards 1 (Newton-Schulz iteration; Jordan et al. 2024, Muon)."
+    """Push the singular values of a matrix towards 1 (Newton-Schulz iteration.
+
+    Jordan et al. 2024, Muon)."""
     x = update.bfloat16()
     x = x.T if len(update) > update.shape[1] else x
     x = x / (x.norm() + 1e-7)
@@ -35,7 +37,8 @@ def orthogonalise(update, steps=5):
 
 
 class Muon(torch.optim.Optimizer):
-    "Momentum with orthogonalised updates for matrices and convolution kernels, scaled to the size of AdamW's updates."
+    """Momentum with orthogonalised updates for matrices and convolution kernels, scaled to the
+    size of AdamW's updates."""
 
     def __init__(self, params, lr=2e-3, momentum=0.95, weight_decay=0.05):
         super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
@@ -52,7 +55,8 @@ class Muon(torch.optim.Optimizer):
 
 
 def is_matrix(name, p):
-    "Does this parameter go to Muon? (matrices and kernels, but not embeddings, positions, tokens or the first convolution)"
+    """Does this parameter go to Muon? (matrices and kernels, but not embeddings, positions,
+    tokens or the first convolution)"""
     name = name.replace("patch_embed", "")
     return p.ndim >= 2 and not any(
         word in name for word in ("pos_embed", "embed", "token", "stages.0.0")
@@ -98,7 +102,9 @@ class Trainer:
             return self.sam.image_encoder(self.sam.preprocess(images)).float()
 
     def update(self, loss, rate, age, keep=0.997):
-        "One optimiser step at `rate` (0..1) of the full learning rates; `age` steps of averaging so far."
+        """One optimiser step at `rate` (0..1) of the full learning rates.
+
+        `age` steps of averaging so far."""
         for optimiser, full in ((self.muon, 2e-3), (self.adam, 1e-3)):
             for group in optimiser.param_groups:
                 group["lr"] = full * rate
@@ -141,7 +147,8 @@ def pick(pools, rng, n, easy):
 
 
 def cached_embeddings(trainer, pools, n, rng):
-    "Embeddings by the averaged encoder (n, D, h, w) bfloat16 and levels of `n` scenes, for decoder-only steps."
+    """Embeddings by the averaged encoder (n, D, h, w) bfloat16 and levels of `n` scenes, for
+    decoder-only steps."""
     encoder, out = trainer.average.image_encoder.eval(), []
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         for start in range(0, n, 20):
@@ -185,10 +192,13 @@ def train(
     save_every=180,
     progress=True,
 ):
-    """Train a `Sam` and return its averaged, folded, frozen copy; `out` holds state.pt and log.csv, and a second call continues.
+    """Train a `Sam` and return its averaged, folded, frozen copy.
 
-    `pools`: lists or memory-maps of (6, H, W) uint8 scenes, the easy ones first. `recipe`: stages (kind, steps, images a step,
-    clicks an image); over the last `decay` of all steps the learning rate falls linearly to 2 %. `seed` fixes weights and batches."""
+    `out` holds state.pt and log.csv, and a second call continues.
+
+    `pools`: lists or memory-maps of (6, H, W) uint8 scenes, the easy ones first. `recipe`:
+    stages (kind, steps, images a step, clicks an image); over the last `decay` of all steps the
+    learning rate falls linearly to 2 %. `seed` fixes weights and batches."""
     out, trainer = Path(out), Trainer(config, seed)
     out.mkdir(parents=True, exist_ok=True)
     if (out / "state.pt").exists():
@@ -197,13 +207,13 @@ def train(
     total, saved, clock = sum(stage[1] for stage in recipe), time.time(), time.time()
     bar = tqdm(total=total, initial=trainer.step, desc="SAM", disable=not progress)
     while trainer.stage[0] < len(recipe):
-        (number, done), cache = trainer.stage, None
+        (number, first), cache = trainer.stage, None
         kind, steps, batch, clicks = recipe[number]
         if kind == "decoder":
             cache = cached_embeddings(
                 trainer, pools, cache_size, np.random.default_rng([seed, number])
             )
-        for done in range(done, steps):
+        for done in range(first, steps):
             rng = np.random.default_rng([seed, trainer.step, 1])
             rate = min(1, (done + 1) / 60) * min(1, max(0.02, (1 - trainer.step / total) / decay))
             loss, figures = training_loss(trainer, kind, done, pools, cache, rng, batch, clicks)
@@ -268,7 +278,8 @@ def finished(trainer):
 
 
 def export(sam, config, path):
-    "Write half-precision weights `path` (.safetensors) and the config beside it (.json), each in one step."
+    """Write half-precision weights `path` (.safetensors) and the config beside it (.json), each
+    in one step."""
     path = Path(path)
     save_file({k: v.half().contiguous() for k, v in sam.state_dict().items()}, f"{path}.tmp")
     path.with_suffix(".json").write_text(json.dumps(config, indent=1))

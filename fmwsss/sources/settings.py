@@ -79,7 +79,9 @@ FOR_MODEL = dict(
 
 # %% ../../nbs/sources/05_settings.ipynb #a2b3d297
 def for_model(name: str, weights=None, device="cpu") -> ForModel:
-    """What belongs to `name`: of `FOR_MODEL`, a folder or file of masks, or `package.module:object`.
+    """What belongs to `name`.
+
+    Of `FOR_MODEL`, a folder or file of masks, or `package.module:object`.
 
     A SAM's settings get its model, weights and device. Raises SettingsError for another name."""
     if name in FOR_MODEL:

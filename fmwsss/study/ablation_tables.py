@@ -140,15 +140,18 @@ def forests(table: pd.DataFrame, summary: pd.DataFrame):
         forest(table, summary, kind, ax)
     return figure
 
-# %% ../../nbs/study/21_ablation_tables.ipynb #45f19b47
+# %% ../../nbs/study/21_ablation_tables.ipynb #2ad0826b
 @dataclass(frozen=True)
 class Tested:
-    "A claim, and what tests it: the default of a factor against a variant, in one figure."
+    """A claim, and what tests it: the default of a factor against a variant, in one figure.
+
+    reverse: the claim is that the variant beats the default."""
 
     claim: Claim
     factor: str
     variant: str
     kind: str = "seed"
+    reverse: bool = False
 
 
 def tested_claims(results: Results, tested: list, split: str, **options) -> pd.DataFrame:
@@ -157,9 +160,10 @@ def tested_claims(results: Results, tested: list, split: str, **options) -> pd.D
     options: quick, full and seed of `answer`."""
     rows = []
     for t in tested:
-        after = results.found.get(t.factor, {}) and results.default(t.factor)
-        before = results.found.get(t.factor, {}).get(t.variant, {})
-        if t.kind in before and t.kind in after:
-            pair = paired(before[t.kind], after[t.kind])
-            rows.append(answer(t.claim, *pair, split, **options))
+        variants = results.found.get(t.factor, {})
+        if t.variant not in variants or t.kind not in variants[t.variant]:
+            continue
+        pair = paired(variants[t.variant][t.kind], results.default(t.factor)[t.kind])
+        pair = pair[::-1] if t.reverse else pair
+        rows.append(answer(t.claim, *pair, split, **options))
     return claims_table(rows)

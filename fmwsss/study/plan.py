@@ -67,7 +67,9 @@ def stage_rows(settings: Settings) -> list:
     area = height * width / 187500
     parts = images_of(settings)
     row = lambda stage, split, n, flops, host, kind: (stage, split, n, flops, host, KILOBYTES[kind])
-    rows = [row("readable", s, new, 0, ASSUMED.readable * area, "readable") for _, s, _, new in parts]
+    rows = [
+        row("readable", s, new, 0, ASSUMED.readable * area, "readable") for _, s, _, new in parts
+    ]
     for source in settings.masks.source:
         flops, host = 0.0, ASSUMED.masks / 2
         if source == "sam":

@@ -70,7 +70,8 @@ def ways_of(method: str, chosen: ForModel, given: dict, source: str | None) -> l
     "Ways that a method may choose from, what is taken without a choice first."
     refiner = open_refiner(method)
     if hasattr(refiner, "learn"):
-        raise SettingsError(f"method {method!r} has to learn first: see nbs/refiners, or leave it out")
+        text = f"method {method!r} has to learn first"
+        raise SettingsError(f"{text}: see nbs/refiners, or leave it out")
     known = settings_of(refiner)
     powers = dict(power=list(POWERS)) if "power" in known else {}
     lists = [powers]
@@ -327,7 +328,8 @@ def measure(found: Refined, tuned: int):
 
 
 def intervals_of(matrices: dict) -> pd.DataFrame:
-    "mIoU of each method with its interval, and what the first one gains over it on the same photos."
+    """mIoU of each method with its interval, and what the first one gains over it on the same
+    photos."""
     rows = []
     first = next(iter(matrices.values()))
     for method, matrix in matrices.items():

@@ -220,7 +220,9 @@ def cams_of_group(clip, text, pixels, labels, sizes, cam, affinity):
 
 
 def refined_maps(cams, attention, thresholds, control=False, **settings) -> tuple:
-    "CAMs and their CAA at every box threshold, named `caa_<threshold>`; control: `uniform_...` too."
+    """CAMs and their CAA at every box threshold, named `caa_<threshold>`.
+
+    Control: `uniform_...` too."""
     maps = dict(cam=cams)
     start = time.perf_counter()
     for t in thresholds:
@@ -235,10 +237,10 @@ def refined_maps(cams, attention, thresholds, control=False, **settings) -> tupl
 def cams_stage(run: Run, dataset, text, model: tuple, device="cpu", cam=None, affinity=None):
     """CAM, and CAA at every box threshold, of every present class of every image -> Store.
 
-    Each result: `classes` (K,), `size` (H, W) and packed maps. text: (G, E) unit-norm text features,
-    the C classes first; model: (name, weights, fp16) of `load_clip`; cam: settings of
-    softmax_gradcam; affinity: None, or attn_layers, thresholds (a list), control, and settings of
-    `refine`."""
+    Each result: `classes` (K,), `size` (H, W) and packed maps. text: (G, E) unit-norm text
+    features, the C classes first; model: (name, weights, fp16) of `load_clip`; cam: settings of
+    softmax_gradcam; affinity: None, or attn_layers, thresholds (a list), control, and settings
+    of `refine`."""
     text = np.asarray(torch.as_tensor(text).detach().cpu(), np.float32)
     key = dict(
         model=[model[0], weights_digest(*model[:2]), model[2]],
@@ -250,7 +252,7 @@ def cams_stage(run: Run, dataset, text, model: tuple, device="cpu", cam=None, af
     options = dict(part=dataset.split, stamps=stamps_of(dataset, "all"), reads=("image", "labels"))
     return run.stage("cams", key, dataset, cams_setup, *args, batch=8, workers=1, **options)
 
-# %% ../../nbs/study/09_stages.ipynb #27688031
+# %% ../../nbs/study/09_stages.ipynb #402c6a21
 class Reader:
     "What the ways of seeding read of one image; each map and each set of masks is read once."
 
@@ -296,6 +298,9 @@ def choosing_setup(dataset, cams, masks, ways, refiners):
         for i in indices:
             start = time.perf_counter()
             truth = dataset.mask(i)
+            if truth is None:  # nothing to measure here
+                yield dict(confusions=np.zeros((len(ways), n, n), np.uint32)), {}
+                continue
             seeds = Reader(dataset, cams, masks, i).seeds(ways, refiners)
             found = np.stack([confusion(seed, truth, n) for seed in seeds]).astype(np.uint32)
             yield dict(confusions=found), dict(choose=time.perf_counter() - start)
@@ -311,7 +316,8 @@ def refiners_of(ways) -> dict:
 def seeds_stage(run: Run, dataset, cams: Store, masks: dict, way, refiner=None) -> Store:
     """Label maps of every image by one way -> Store with `seed` (H, W): 0 background, c+1 class.
 
-    masks: {source: Store}; refiner: another than the one that `way.method` names (a prepared one)."""
+    masks: {source: Store}; refiner: another than the one that `way.method` names (a prepared
+    one)."""
     refiner = refiner or open_refiner(way.method)
     key = dict(way=way.as_dict())
     slow = way.method not in ("threshold", "sams")

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Prompts', 'from_seed', 'Study', 'begin_with', 'tried_row', 'choices', 'sams_name']
 
-# %% ../../nbs/study/10_study.ipynb #f564cba9
+# %% ../../nbs/study/10_study.ipynb #0201a794
 import hashlib
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..data.checks import check_labels, check_masks
 from ..data.dataset import subset
 from ..engine.keys import code_digest, digest
 from ..engine.stages import Run
@@ -55,7 +56,7 @@ def from_seed(store, image_id: str):
     "Label map (H, W) of an image from a store of seeds."
     return store.load(image_id)["seed"]
 
-# %% ../../nbs/study/10_study.ipynb #0f888383
+# %% ../../nbs/study/10_study.ipynb #857ab423
 class Study:
     """Foundation model assisted weakly supervised segmentation on one data set.
 
@@ -79,6 +80,7 @@ class Study:
         classes = self.data["train"].classes
         self.class_names, self.background = prompt_names(settings.data.names, classes)
         self.sources = list(settings.masks.source)
+        self.tell_data()
 
     @cached_property
     def clip(self):
@@ -96,6 +98,14 @@ class Study:
         if key not in self.kept:
             self.kept[key] = make()
         return self.kept[key]
+
+    def tell_data(self):
+        "Note what contradicts: true masks against labels, tables against files."
+        own = self.settings.data.names == "own"
+        for dataset in {d.split: d for d in self.data.values()}.values():
+            told = [*getattr(dataset, "notes", []), *check_labels(dataset)] if own else []
+            for text in [*check_masks(dataset), *told]:
+                self.note(f"data, {dataset.split}: {text}")
 
     def note(self, text: str):
         "Something that the reader of the results should know; kept once."
@@ -127,7 +137,9 @@ class Study:
         return self.once(("masks", part, source), make)
 
     def mask_settings(self, source: str) -> dict:
-        "What a mask source is opened with; SAM's model and device come from elsewhere in the settings."
+        """What a mask source is opened with.
+
+        SAM's model and device come from elsewhere in the settings."""
         settings = self.settings.masks.of(source)
         if source != "sam":
             return settings
@@ -159,7 +171,8 @@ class Study:
         value = [self.cam_miou(p) if many else float("nan") for p in found]
         best = found[first_best(value)]
         if many and tied(value):
-            self.note(f"{name} task: learning rates are tied on tune; the first, {best.lr:g}, is taken")
+            text = f"learning rates are tied on tune; the first, {best.lr:g}, is taken"
+            self.note(f"{name} task: {text}")
         best.tried = [tried_row(name, p, v) for p, v in zip(found, value)]
         return best
 
@@ -277,7 +290,9 @@ class Study:
 
         methods: only these. The box threshold is chosen for CAA and kept for the others."""
         made = {}
-        for name, make in choices(prompts.seeding, self.sources, partial(self.best, prompts)).items():
+        for name, make in choices(
+            prompts.seeding, self.sources, partial(self.best, prompts)
+        ).items():
             if methods is None or name in methods:
                 made[name] = make()
         return made

@@ -5,6 +5,7 @@ the lab states is written to `results/qNN.csv`, with the command, the date and t
 What was trained once is kept, so a run that was stopped goes on where it stopped."""
 import argparse
 import datetime
+import json
 import os
 import subprocess
 import sys
@@ -21,11 +22,24 @@ import course  # noqa: E402
 LAST = "print(lab.figures.to_csv(index=False))"
 
 
-def commit() -> str:
-    "The commit of the code, with '+' if files were changed since."
-    git = lambda *words: subprocess.run(["git", *words], cwd=HERE, capture_output=True, text=True)
-    changed = git("status", "--porcelain", "--", "fmwsss", "nbs", "..").stdout.strip()
-    return git("rev-parse", "--short", "HEAD").stdout.strip() + ("+" if changed else "")
+def git(*words: str) -> str:
+    "What git says in this folder."
+    done = subprocess.run(["git", *words], cwd=HERE, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def code_of(text: str) -> list:
+    "The code cells of a notebook's text."
+    found = json.loads(text)["cells"] if text else []
+    return ["".join(c["source"]) for c in found if c["cell_type"] == "code"]
+
+
+def commit(path: Path) -> str:
+    "The commit of the code, with '+' if the package or the lab's code was changed since."
+    there = code_of(git("show", f"HEAD:./{path.name}"))
+    here = code_of(path.read_text(encoding="utf-8"))
+    changed = git("status", "--porcelain", "--", "../../fmwsss") or there != here
+    return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
 
 
 def large_run(path: Path) -> str:
@@ -49,7 +63,7 @@ def main():
         minutes = (time.perf_counter() - wall) / 60
         head = [
             f"# Large run: python nbs/labs/full.py {name}",
-            f"# {datetime.date.today()}, commit {commit()}, {minutes:.0f} minutes",
+            f"# {datetime.date.today()}, commit {commit(path)}, {minutes:.0f} minutes",
         ]
         (HERE / "results").mkdir(exist_ok=True)
         text = "\n".join([*head, table.strip(), ""])

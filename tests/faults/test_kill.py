@@ -1,30 +1,40 @@
-"""kill -9 at twenty moments of one run, over all its stages; the same command goes on, and ends with the tables of an undisturbed run."""
+"""kill -9 at twenty moments of one run, over all its stages.
+
+The same command goes on, and ends with the tables of an undisturbed run."""
+
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pandas as pd
 import psutil
 import pytest
 import yaml
 
-from fmwsss.app.presets import load_preset, merge, parse_settings
+from fmwsss.app.presets import parse_settings
 
 MOMENTS = int(os.environ.get("FMWSSS_KILLS", 20))
-SAVE_EVERY = 5                              # iterations between two checkpoints of a training
-SMALL = ["data.images={train: 12, tune: 6, val: 8}", "workers=2", "masks.sam.points_per_side=6", "classification.training={steps: 30, lr: 0.02, warmup: 5}",
-         "segmentation.training={steps: 15, batch_size: 6, lr: 0.5, warmup: 5}", "strips=2", "seeding.powers=[1, 2]", "seeding.box_thresholds=[0.3, 0.4]", "notebooks=[models, seeds]"]
+SAVE_EVERY = 5  # iterations between two checkpoints of a training
+SMALL = [
+    "data.images={train: 12, tune: 6, val: 8}",
+    "workers=2",
+    "masks.sam.points_per_side=6",
+    "classification.training={steps: 30, lr: 0.02, warmup: 5}",
+    "segmentation.training={steps: 15, batch_size: 6, lr: 0.5, warmup: 5}",
+    "strips=2",
+    "seeding.powers=[1, 2]",
+    "seeding.box_thresholds=[0.3, 0.4]",
+    "notebooks=[models, seeds]",
+]
 
 
 def preset(folder):
     "A preset file with few pictures, and checkpoints often enough to be killed between them."
-    parameters = merge(load_preset("minivoc"), parse_settings(SMALL))
-    parameters["seeding"]["crf"] = dict(clip_es=parameters["seeding"]["crf"]["clip_es"])
-    for task in ("classification", "segmentation"): parameters[task]["training"]["save_every"] = SAVE_EVERY
+    parameters = dict(base="minivoc", **parse_settings(SMALL))
+    for task in ("classification", "segmentation"):
+        parameters[task]["training"]["save_every"] = SAVE_EVERY
     path = folder / "small.yaml"
     path.write_text(yaml.safe_dump(parameters))
     return path
@@ -32,8 +42,24 @@ def preset(folder):
 
 def start(settings, out):
     "The run as a process group of its own."
-    command = [sys.executable, "-c", "from fmwsss.app.cli import app; app()", "reproduce", str(settings), "--quiet", "--out", str(out)]
-    return subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=dict(os.environ, OMP_NUM_THREADS="1", COLUMNS="200"))
+    command = [
+        sys.executable,
+        "-c",
+        "from fmwsss.app.cli import app; app()",
+        "reproduce",
+        str(settings),
+        "--quiet",
+        "--out",
+        str(out),
+    ]
+    return subprocess.Popen(
+        command,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=dict(os.environ, OMP_NUM_THREADS="1", COLUMNS="200"),
+    )
 
 
 def finish(settings, out):
@@ -45,15 +71,19 @@ def finish(settings, out):
 
 def family(process):
     "The run, its kernel and its workers."
-    try: return [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    except psutil.NoSuchProcess: return []
+    try:
+        return [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def kill(process):
     "kill -9 for the whole family at once."
     for member in family(process):
-        try: member.kill()
-        except psutil.NoSuchProcess: pass
+        try:
+            member.kill()
+        except psutil.NoSuchProcess:
+            pass
     process.communicate()
 
 
@@ -63,12 +93,24 @@ def results(out):
 
 
 def events(out):
-    "What an undisturbed run finished, in this order: (time, file, its lines): every file it keeps, a training once for each checkpoint."
+    """What an undisturbed run finished, in this order: (time, file, its lines).
+
+    Every file that it keeps; a training once for each checkpoint."""
     found = []
     for path in out.rglob("*"):
         name, logs = str(path.relative_to(out)), path.name.endswith(".pt.csv")
-        if not path.is_file() or path.name in ("settings.json", ".lock") or path.suffix == ".pt" or path.name.startswith("seconds-"): continue
-        lines = range(SAVE_EVERY + 1, len(path.read_text().splitlines()) + 1, SAVE_EVERY) if logs else [0]
+        if (
+            not path.is_file()
+            or path.name in ("settings.json", ".lock")
+            or path.suffix == ".pt"
+            or path.name.startswith("seconds-")
+        ):
+            continue
+        lines = (
+            range(SAVE_EVERY + 1, len(path.read_text().splitlines()) + 1, SAVE_EVERY)
+            if logs
+            else [0]
+        )
         found += [(path.stat().st_mtime, name, n) for n in lines]
     return sorted(found)
 
@@ -76,8 +118,12 @@ def events(out):
 def done(out, event):
     "Has this run come so far?"
     _, name, lines = event
-    try: return (out / name).exists() and (not lines or len((out / name).read_text().splitlines()) >= lines)
-    except OSError: return False
+    try:
+        return (out / name).exists() and (
+            not lines or len((out / name).read_text().splitlines()) >= lines
+        )
+    except OSError:
+        return False
 
 
 def stage(event):
@@ -88,23 +134,32 @@ def stage(event):
 
 def draw_moments(order, draw):
     "Places in the order of events: one in every stage, the others anywhere."
-    places = {name: [k for k in range(1, len(order)) if stage(order[k]) == name] for name in map(stage, order)}
+    places = {
+        name: [k for k in range(1, len(order)) if stage(order[k]) == name]
+        for name in map(stage, order)
+    }
     chosen = {draw.choice(of) for of in places.values()}
     rest = [k for k in range(1, len(order)) if k not in chosen]
     return sorted([*chosen, *draw.sample(rest, max(0, MOMENTS - len(chosen)))])[:MOMENTS]
 
 
 def kill_in(settings, out, order, place, draw):
-    "Start the run and kill it while it makes event `place`; -> the stage it was in, or None if it ended before."
+    "Kill a run while it makes event `place` -> the stage it was in; None: it ended before."
     missing = [k for k, event in enumerate(order) if not done(out, event)]
-    if not missing: return None
-    place = min(max(place, missing[0] + 1), len(order) - 1)               # the event before it is still to come
+    if not missing:
+        return None
+    place = min(max(place, missing[0] + 1), len(order) - 1)  # the event before it is still to come
     process, gap = start(settings, out), order[place][0] - order[place - 1][0]
-    while process.poll() is None and not done(out, order[place - 1]): time.sleep(0.005)
+    while process.poll() is None and not done(out, order[place - 1]):
+        time.sleep(0.005)
     time.sleep(draw.random() * min(gap, 1))
     alive = process.poll() is None
     kill(process)
-    return stage(next((event for event in order if not done(out, event)), order[-1])) if alive else None
+    return (
+        stage(next((event for event in order if not done(out, event)), order[-1]))
+        if alive
+        else None
+    )
 
 
 def tables(out):
@@ -115,7 +170,12 @@ def tables(out):
 
 @pytest.mark.kill
 def test_killed_runs_lose_nothing(tmp_path, record_property):
-    whole, broken, draw, settings = tmp_path / "whole", tmp_path / "broken", random.Random(0), preset(tmp_path)
+    whole, broken, draw, settings = (
+        tmp_path / "whole",
+        tmp_path / "broken",
+        random.Random(0),
+        preset(tmp_path),
+    )
     finish(settings, whole)
     order, hit, had, halves = events(whole), [], {}, 0
     for place in draw_moments(order, draw):
@@ -130,14 +190,31 @@ def test_killed_runs_lose_nothing(tmp_path, record_property):
     record_property("lost", len(lost))
     print(f"{halves} half-written files met", flush=True)
     assert None not in hit and not lost and had.items() <= results(broken).items()
-    assert {"masks_sam", "cams", "choosing", "seeds", "prompts_classification", "prompts_segmentation"} <= set(hit)
-    assert {"pseudo_labels", "figures", "tables", "records", "page"} & set(hit)                 # and while the notebook writes what it found
+    assert {
+        "masks_sam",
+        "cams",
+        "choosing",
+        "seeds",
+        "prompts_classification",
+        "prompts_segmentation",
+    } <= set(hit)
+    assert {"pseudo_labels", "figures", "tables", "records", "page"} & set(
+        hit
+    )  # and while the notebook writes what it found
     expected, found = tables(whole), tables(broken)
     assert expected.keys() == found.keys()
-    for name in expected: pd.testing.assert_frame_equal(expected[name], found[name], check_exact=True)
-    same = [*sorted((whole / "pseudo_labels").rglob("*.png")), *sorted((whole / "cache").rglob("*.pt.csv"))]
-    assert len(same) == 12 + 2 and all(p.read_bytes() == (broken / p.relative_to(whole)).read_bytes() for p in same)
-    assert not list(broken.rglob("*.part"))                              # the next run has removed what the killed ones left half-written
+    for name in expected:
+        pd.testing.assert_frame_equal(expected[name], found[name], check_exact=True)
+    same = [
+        *sorted((whole / "pseudo_labels").rglob("*.png")),
+        *sorted((whole / "cache").rglob("*.pt.csv")),
+    ]
+    assert len(same) == 12 + 2 and all(
+        p.read_bytes() == (broken / p.relative_to(whole)).read_bytes() for p in same
+    )
+    assert not list(
+        broken.rglob("*.part")
+    )  # the next run has removed what the killed ones left half-written
 
 
 def wait_for_end(processes, seconds=20):
@@ -148,16 +225,28 @@ def wait_for_end(processes, seconds=20):
 @pytest.mark.fault
 def test_workers_end_with_their_run(tmp_path):
     process = start(preset(tmp_path), tmp_path / "run")
-    while process.poll() is None and not list((tmp_path / "run").glob("cache/masks_sam/*/*.npz")): time.sleep(0.05)
+    while process.poll() is None and not list((tmp_path / "run").glob("cache/masks_sam/*/*.npz")):
+        time.sleep(0.05)
     members = family(process)
-    process.kill()                                                       # the run alone: neither its kernel nor the workers
-    assert len(members) >= 4 and not wait_for_end(members), "a kernel or a worker goes on without its run"
+    process.kill()  # the run alone: neither its kernel nor the workers
+    assert len(members) >= 4 and not wait_for_end(members), (
+        "a kernel or a worker goes on without its run"
+    )
 
 
 @pytest.mark.fault
 def test_drawing_ends_with_its_run(tmp_path):
-    process = subprocess.Popen([sys.executable, "-c", "import sys; from fmwsss.minivoc import writing; writing.write(sys.argv[1], splits=dict(train=5000), workers=2)", str(tmp_path)])
-    while process.poll() is None and not list((tmp_path / "JPEGImages").glob("*.jpg")): time.sleep(0.05)
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from fmwsss.minivoc import writing; "
+            "writing.write(sys.argv[1], splits=dict(train=5000), workers=2)",
+            str(tmp_path),
+        ]
+    )
+    while process.poll() is None and not list((tmp_path / "JPEGImages").glob("*.jpg")):
+        time.sleep(0.05)
     members = family(process)
     process.kill()
     assert len(members) >= 3 and not wait_for_end(members), "a worker goes on without its run"

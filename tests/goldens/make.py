@@ -1,7 +1,8 @@
 """The vectors of this folder, taken from all of them: `python tests/goldens/make.py FOLDER`.
 
 Numbers are taken as they are; only float32 arrays that half precision holds exactly (the CLIP's
-matrices, rounded by the published loader) are stored in half precision. Rewrites the README's table.
+matrices, rounded by the published loader) are stored in half precision. Rewrites the table of the
+README.
 """
 
 import io

@@ -8,6 +8,7 @@ import importlib
 import os
 import pkgutil
 from pathlib import Path
+
 import numpy as np
 import torch
 

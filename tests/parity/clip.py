@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import torch
 
+import parity
 from fmwsss.fast import cam as fast_cam
 from fmwsss.fast import image as fast
 from fmwsss.fast import text as fast_text
@@ -16,8 +17,6 @@ from fmwsss.method import prompts as plain_text
 from fmwsss.method.cam import PUBLISHED_EPS, class_scores, masked_softmax
 from fmwsss.method.losses import contrastive_loss
 from fmwsss.models.clip import Clip, clip_from_state_dict
-
-import parity
 
 from . import FOLDER, Case
 

@@ -5,19 +5,21 @@ The authors' quirks live behind `published=True` (see the chapters' prose); ever
 the default."""
 
 import re
+
 import numpy as np
 import torch
+
 from fmwsss.fast import runs as fast
 from fmwsss.method import affinity as aff
 from fmwsss.method import masks as plain_masks
 from fmwsss.method import sams as plain
+from fmwsss.method.evaluation import Confusion
+from fmwsss.method.losses import cam_activation_loss, contrastive_loss
+from fmwsss.method.masks import Masks
+from fmwsss.method.sams import add_background, cam_scores, resize_maps, seed_from_cams
 from fmwsss.refiners import affinitynet as net
 from fmwsss.refiners.affinity_walk import dense_affinity, random_walk
 from fmwsss.refiners.crf import dense_crf
-from fmwsss.method.evaluation import Confusion
-from fmwsss.method.losses import cam_activation_loss, contrastive_loss
-from fmwsss.method.sams import add_background, cam_scores, resize_maps, seed_from_cams
-from fmwsss.method.masks import Masks
 
 # sums of a few thousand float32 numbers: noise of the reference up to 5e-7 of the largest value
 FLOAT = 2e-6
