@@ -13,7 +13,8 @@ from fmwsss.app.runner import reproduce
 
 pytestmark = pytest.mark.xdist_group("reproduce")  # one process runs it: the run is made once
 
-NOTEBOOKS = ["models", "seeds", "gallery", "published"]  # the others have tests of their own
+NOTEBOOKS = ["models", "seeds", "segmentation", "baselines", "efficiency", "gallery", "published"]
+# refiners and ablations have tests of their own
 
 SMALL = [
     "data.images={train: 10, tune: 6, val: 6}",
@@ -24,6 +25,14 @@ SMALL = [
     "seeding.powers=[1, 2]",
     "seeding.box_thresholds=[0.4]",
     "strips=2",
+    "network_training={steps: 3, batch_size: 4, warmup: 1}",
+    "sharpness_images=6",
+    "plain_cam.steps=5",
+    "efficiency={images: 2, growth_images: [2, 4], growth_classes: [1, 2], growth_masks: [4, 8]}",
+    "efficiency.growth_sides=[64, 128]",
+    "efficiency.repeats=1",
+    "efficiency.training_steps=1",
+    "efficiency.affinity={images: 3, steps: 2}",
 ]
 
 
@@ -97,8 +106,14 @@ def test_figures_of_the_table_by_another_implementation(run):
     used = json.loads((out / "records" / "seeds.json").read_text())["default_masks"]
     method = "sams" if used == "sam" else f"sams_{used}"
     is_it = (seeds.task == "segmentation") & (seeds.split == "train") & (seeds.method == method)
-    found = miou_of(out / "pseudo_labels" / "train", out / "data" / "SegmentationClass")
+    truth = out / "data" / "SegmentationClass"
+    found = miou_of(out / "pseudo_labels" / "train", truth)
     assert seeds[is_it].miou.item() == pytest.approx(found, abs=1e-4)
+    for name in ("segmentation", "baselines"):
+        (folder,) = (out / "label_maps" / name).iterdir()
+        table = read(out, name)
+        row = table[(table.method == folder.name) & (table.split == "val")]
+        assert row.miou.item() == pytest.approx(miou_of(folder, truth), abs=1e-4), name
 
 
 def test_published_figures_stand_apart(run):
@@ -111,9 +126,13 @@ def test_published_figures_stand_apart(run):
 
 def test_claims_can_fail(run):
     claims = read(run[0], "claims")
-    assert len(claims) == 9 and claims.fails_if.notna().all()
-    assert set(claims.verdict) <= {"holds", "opposite", "no effect", "undecided"}
-    assert (claims.images == 6).all()
+    files = sorted((run[0] / "tables").glob("claims_*.csv"))
+    parts = [pd.read_csv(file) for file in files]
+    assert len(parts) >= 3 and len(claims) == sum(map(len, parts))
+    assert set(claims.claim) == {claim for part in parts for claim in part.claim}
+    seeds = read(run[0], "claims_seeds")
+    assert len(seeds) == 9 and seeds.fails_if.notna().all() and (seeds.images == 6).all()
+    assert set(seeds.verdict) <= {"holds", "opposite", "no effect", "undecided"}
 
 
 def test_record(run):
