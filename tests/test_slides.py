@@ -1,4 +1,4 @@
-"""The lecture's slides: made from the chapters' own figures, and nothing is loaded from elsewhere."""
+"""The lecture's slides: the chapters' own figures, and nothing is loaded from elsewhere."""
 import re
 import sys
 from pathlib import Path
