@@ -1,4 +1,5 @@
 """Made-up run folders for the tests of the page; none of their numbers is a result."""
+
 import functools
 import json
 import tempfile
@@ -58,32 +59,38 @@ TITLES = ["image", "CAM", "CAA", "masks", "coarse seed", "fine CAA", "fine seed"
 
 def record(**more):
     "run.json of a made-up run."
-    books = [dict(name="seeds", seconds=20.5, ok=True), dict(name="refiners", seconds=1.5, ok=False)]
+    books = [
+        dict(name="seeds", seconds=20.5, ok=True),
+        dict(name="refiners", seconds=1.5, ok=False),
+    ]
     parameters = dict(
         data=dict(kind="minivoc", root=None),
         caa=dict(power=2),
         fixed_prompt="a photo of a {}.",
         notebooks=["seeds", "refiners", "gallery"],
     )
-    return dict(
-        preset="toy <preset>",
-        quick=True,
-        commit="0123456789abcdef",
-        dirty=True,
-        started="2026-01-31T12:00:00",
-        seconds=312.4,
-        command="fmwsss reproduce toy --set 'a=<b>'",
-        seeds=[0, 1],
-        parameters=parameters,
-        differs_from_paper={"models.clip": "mini<clip>", "segmentation.training.steps": 60},
-        versions=dict(python="3.11"),
-        machine=dict(cores=2),
-        stages=[dict(stage="sams", images=40, computed=30, reused=10, seconds=6.1)],
-        notes=["A note & more."],
-        notebooks=books,
-        skipped={},
-        errors={},
-    ) | more
+    return (
+        dict(
+            preset="toy <preset>",
+            quick=True,
+            commit="0123456789abcdef",
+            dirty=True,
+            started="2026-01-31T12:00:00",
+            seconds=312.4,
+            command="fmwsss reproduce toy --set 'a=<b>'",
+            seeds=[0, 1],
+            parameters=parameters,
+            differs_from_paper={"models.clip": "mini<clip>", "segmentation.training.steps": 60},
+            versions=dict(python="3.11"),
+            machine=dict(cores=2),
+            stages=[dict(stage="sams", images=40, computed=30, reused=10, seconds=6.1)],
+            notes=["A note & more."],
+            notebooks=books,
+            skipped={},
+            errors={},
+        )
+        | more
+    )
 
 
 def make_run(root, parts=("tables", "figures", "notebooks"), pictures=2, **more):

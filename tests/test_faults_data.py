@@ -22,8 +22,34 @@ from fmwsss.method.labels import VOC_CLASSES
 
 pytestmark = pytest.mark.fault
 FEW = settings(max_examples=150, deadline=None, database=None, derandomize=True)
-ODD_CELLS = ["cat", "dog", "image", "labels", "split", "..", "a/b", "../a", '"', "cat;dog", "cat|dog"]
-ODD_CELLS += [" ", "\0", "0", "1", "é", "\ufeff", "./a.jpg", "nan", "cat,dog", "；", "yes", "Dog", "._a"]
+ODD_CELLS = [
+    "cat",
+    "dog",
+    "image",
+    "labels",
+    "split",
+    "..",
+    "a/b",
+    "../a",
+    '"',
+    "cat;dog",
+    "cat|dog",
+]
+ODD_CELLS += [
+    " ",
+    "\0",
+    "0",
+    "1",
+    "é",
+    "\ufeff",
+    "./a.jpg",
+    "nan",
+    "cat,dog",
+    "；",
+    "yes",
+    "Dog",
+    "._a",
+]
 cells = st.text(max_size=8) | st.sampled_from(ODD_CELLS)
 lines = st.lists(cells, max_size=4).map(",".join)
 tables = st.lists(lines, max_size=6).map("\n".join)
@@ -60,7 +86,9 @@ def test_lists(content):
 
 
 @FEW
-@given(st.binary(max_size=200) | bytes_of_tables | with_header, st.sampled_from([None, VOC_CLASSES]))
+@given(
+    st.binary(max_size=200) | bytes_of_tables | with_header, st.sampled_from([None, VOC_CLASSES])
+)
 @example(b'image,labels\n"a\nb",cat', None)
 @example(b"sep=", None)
 @example(b"sep=;\n", None)
