@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['HELP', 'app', 'Preset', 'Set', 'Out', 'Cache', 'Quick', 'Strict', 'Quiet', 'KNOWN_DATA', 'OneLine', 'version', 'main',
-           'fail', 'warn', 'run_folder', 'run_preset', 'tell_if_alone', 'tell', 'show_table', 'changes_of', 'reproduce',
-           'models', 'settings', 'plain', 'plan', 'data', 'check_folder', 'masks', 'free_folder', 'export', 'run_kind',
-           'find_labels', 'split_of_run', 'compare']
+           'tell_warning', 'fail', 'warn', 'run_folder', 'run_preset', 'tell_if_alone', 'tell', 'show_table',
+           'changes_of', 'reproduce', 'models', 'settings', 'plain', 'plan', 'data', 'check_folder', 'masks',
+           'free_folder', 'export', 'run_kind', 'find_labels', 'split_of_run', 'compare']
 
-# %% ../../nbs/app/04_cli.ipynb #33459543
+# %% ../../nbs/app/04_cli.ipynb #c7d33d84
 import os
 import shlex
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -73,7 +74,7 @@ Strict = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, only the result.")]
 
-# %% ../../nbs/app/04_cli.ipynb #3b65eff1
+# %% ../../nbs/app/04_cli.ipynb #cdbb94ac
 def version(wanted: bool):
     "Print the version and end."
     if wanted:
@@ -89,7 +90,12 @@ def main(
         bool, typer.Option("--version", callback=version, is_eager=True, help="Print the version.")
     ] = False,
 ):
-    pass
+    warnings.showwarning = tell_warning
+
+
+def tell_warning(message, category, filename, lineno, file=None, line=None):
+    "A warning as one line, without the place in the code that it comes from."
+    warn(f"note: {' '.join(str(message).split())}")
 
 
 def fail(error):
