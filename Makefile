@@ -5,7 +5,8 @@ BIN     = $(VENV)/bin
 NICE    = OMP_NUM_THREADS=1
 
 .PHONY: help reproduce benchmark quick lint test test-notebooks test-browser test-faults test-fullsize test-gpu \
-        quick-lowest mutants bench worlds lab labs-full course course-stats slides clips site pretrain readme export clean
+        quick-lowest mutants bench worlds webclip lab labs-full course course-stats slides clips site pretrain readme export \
+        clean
 
 help:
 	@echo "make reproduce   the whole method and its benchmarks on the drawn VOC, with few pictures: tables, figures and a page in runs/minivoc (no download, no GPU)"
@@ -19,7 +20,8 @@ help:
 	@echo "make test-gpu    the day a card is there: parity, tolerances, seconds, memory and a plan in one table (DRY=1: reduced, on the CPU)"
 	@echo "make mutants     wrong formulas on purpose: how many of them the quick tests notice"
 	@echo "make quick-lowest  'quick' with the lowest versions of settings.ini in an environment of its own"
-	@echo "make worlds      how the method does as the drawn world gets harder (benchmarks/worlds.ipynb)"
+	@echo "make webclip     train webclip again: a text tower that reads captions as the web writes them (minutes)"
+	@echo "make worlds      when do learned prompts matter? A map over nine worlds, rare words x polluted words (an hour)"
 	@echo "make lab         JupyterLab at the first page"
 	@echo "make course      the students' edition of the labs in build/course (LAB=q01: only that lab)"
 	@echo "make labs-full   the labs with more pictures and three seeds: nbs/labs/results (LAB=q01: only that lab)"
@@ -49,10 +51,9 @@ QUICK = parity formulas names cam affinity superpixels sams losses evaluation pr
 quick: $(VENV)/installed
 	$(NICE) $(BIN)/python -m pytest $(QUICK:%=tests/test_%.py) -n 2 -q -m "not slow and not unhurried"
 
-# Modules are checked in their notebooks; `ruff format --check` holds for the tests.
+# Modules are checked in their notebooks.
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check tests
 
 test: $(VENV)/installed
 	$(NICE) $(BIN)/python -m pytest tests -n 2 --dist loadgroup -q
@@ -74,12 +75,18 @@ mutants: $(VENV)/installed
 test-gpu: $(VENV)/installed
 	$(BIN)/python tests/gpu.py $(if $(DRY),--dry)
 
+webclip: $(VENV)/installed
+	mkdir -p runs/pretrain
+	$(NICE) $(BIN)/papermill benchmarks/pretrain_webclip.ipynb runs/pretrain/pretrain_webclip.ipynb -k python3
+
+
 clips: $(VENV)/installed
 	$(BIN)/python docs/clips.py
 
+# Finished worlds are kept in runs/worlds, so a stopped run goes on where it was.
 worlds: $(VENV)/installed
 	mkdir -p runs/worlds
-	$(BIN)/papermill benchmarks/worlds.ipynb runs/worlds/worlds.ipynb -k python3
+	$(NICE) $(BIN)/papermill benchmarks/worlds.ipynb runs/worlds/worlds.ipynb -k python3 -p out benchmarks/results/worlds
 
 labs-full: $(VENV)/installed
 	$(NICE) $(BIN)/python nbs/labs/full.py $(LAB)

@@ -35,6 +35,7 @@ from segment_anything import SamAutomaticMaskGenerator, SamPredictor
 sys.path.insert(0, str(Path(__file__).parent))
 import published_way as published
 
+from fmwsss.data.voc import VOCDataset
 from fmwsss.fast import image as fast_image
 from fmwsss.fast import runs as fast_runs
 from fmwsss.fast.text import PromptLearner
@@ -42,15 +43,19 @@ from fmwsss.method import cam as plain_cam
 from fmwsss.method import masks as plain_masks
 from fmwsss.method import sams as plain_sams
 from fmwsss.method.affinity import refine
+from fmwsss.method.evaluation import evaluate
 from fmwsss.method.labels import VOC_BACKGROUND, VOC_PROMPT_NAMES
 from fmwsss.method.losses import cam_activation_loss, contrastive_loss
 from fmwsss.method.masks import Masks
+from fmwsss.method.sams import oracle_seed
 from fmwsss.minivoc.scenes import scene
 from fmwsss.models.clip import Clip, build_open_clip
 from fmwsss.models.sam import load_sam
 from fmwsss.refiners.crf import CLIP_ES, dense_crf, probabilities
 from fmwsss.sources.automatic import generate_masks
 from fmwsss.sources.disk import save_masks
+from fmwsss.sources.needed import sam_source
+from fmwsss.sources.settings import FOR_MODEL
 from fmwsss.study.stages import pack
 from fmwsss.study.tasks import image_features
 
@@ -338,6 +343,66 @@ def generation_works(quick: bool):
             yield Work(f"fast.decoder: masks of an image, {of}", *works, same_masks, WORTH_IT)
 
 
+# ------------------------------------------------------------------ masks on a laptop
+REAL_PHOTOS = 8
+
+
+def real_photos() -> tuple:
+    "Photos, true masks and MobileSAM's weights of FMWSSS_REAL, or ([], [], None) without it."
+    folder = Path(os.environ.get("FMWSSS_REAL", "")) / "voc"
+    weights = folder.parent / "weights" / "mobile_sam.pt"
+    if not weights.is_file():
+        return [], [], None
+    photos = VOCDataset(folder, "val")
+    some = range(min(REAL_PHOTOS, len(photos)))
+    return [photos.image(i) for i in some], [photos.mask(i) for i in some], str(weights)
+
+
+def masks_bound(several, truths) -> float:
+    "mIoU of some photos when each of their masks takes its true class."
+    pairs = zip(several, truths)
+    return evaluate((oracle_seed(masks, t), t) for masks, t in pairs).miou
+
+
+def good_masks(truths: list) -> Callable:
+    "Compare two lists of masks, one an image, by their bound; without truth by their number."
+
+    def same(theirs, ours):
+        theirs = [Masks.of(m) for m in theirs]
+        counts = [np.mean([len(m) for m in several]) for several in (theirs, ours)]
+        if not truths:
+            assert min(counts) > 0, "no masks"
+            return "masks an image {:.0f} and {:.0f}".format(*counts)
+        a, b = masks_bound(theirs, truths), masks_bound(ours, truths)
+        assert b >= a - 0.01, f"bound {b:.3f}, of the whole grid {a:.3f}"
+        return "bound {:.3f} and {:.3f}, masks {:.0f} and {:.0f}".format(a, b, *counts)
+
+    return same
+
+
+def needed_works(quick: bool):
+    "The official generator against points that are needed, in bfloat16 where the CPU has it."
+    images, truths, weights = ([], [], None) if quick else real_photos()
+    model = "mobile_sam" if weights else "minisam"
+    settings = FOR_MODEL["mobile_sam" if weights else "minisam"].settings
+    if not weights:  # random weights find no masks that could be left out: the miniature's do
+        settings = dict(settings, max_area=0.15, points_per_side=4 if quick else 16)
+        images = [scene(3, size=(96, 128) if quick else (375, 500)).image]
+    least = settings["stability_thresh"]
+    official = SamAutomaticMaskGenerator(
+        load_sam(model, weights),
+        points_per_side=settings["points_per_side"],
+        pred_iou_thresh=settings["pred_iou_thresh"],
+        stability_score_thresh=min(least) if isinstance(least, tuple) else least,
+        min_mask_region_area=100,
+    )
+    source = sam_source(model, weights, **settings)
+    theirs = lambda: [official.generate(image) for image in images]
+    ours = lambda: [source(image) for image in images]
+    name = f"masks of {len(images)} images, {model}, {settings['points_per_side']} points a side"
+    yield Work(name, theirs, ours, good_masks(truths), ">= 4" if weights else ">= 1")
+
+
 # ------------------------------------------------------------------ disk
 def disk_works(quick: bool):
     "Bytes of one image: what is stored, against the attention of 8 layers kept beside the CAMs."
@@ -372,7 +437,7 @@ def disk_works(quick: bool):
 
 
 # ------------------------------------------------------------------ the table
-GROUPS = (mask_works, cam_works, training_works, generation_works, disk_works)
+GROUPS = (mask_works, cam_works, training_works, generation_works, needed_works, disk_works)
 
 
 def works(quick: bool = False):

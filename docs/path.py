@@ -129,7 +129,8 @@ def head() -> str:
     title = "The path through the chapters, from image and labels to pseudo label, and the rooms"
     marker = (
         '<marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" '
-        f'markerUnits="userSpaceOnUse" orient="auto"><path d="M0 0L8 4L0 8z" fill="{GREY}"/></marker>'
+        'markerUnits="userSpaceOnUse" orient="auto">'
+        f'<path d="M0 0L8 4L0 8z" fill="{GREY}"/></marker>'
     )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" id="fmwsss-path" {size} role="img" '

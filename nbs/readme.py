@@ -1,6 +1,6 @@
 """README.md from index.ipynb, and the results that it shows (`make readme`).
 
-`--take [RUN]` copies tables, strip and record of a full run into benchmarks/results/<preset> first."""
+`--take [RUN]` copies tables, strip and record of a full run to where they are committed first."""
 
 import json
 import re

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fmwsss.method.evaluation import activation_errors, mean_over, scores
-from fmwsss.method.masks import Masks
+from fmwsss.method.masks import Masks, to_numpy
 from fmwsss.method.sams import add_background, mask_means, painting_order, seed_from_scores
 
 DEFAULTS = {
@@ -147,3 +147,14 @@ def test_nothing_of_the_path_needs_a_gradient_it_was_not_asked_for():
 
     cams = torch.rand(1, 2, 3)
     assert not refine(cams, torch.full((6, 6), 1 / 6)).requires_grad
+
+
+def test_masks_of_pixels_are_sure_and_stable():
+    masks = Masks.of(np.ones((2, 3, 4), bool))
+    assert masks.iou.tolist() == masks.stability.tolist() == [1, 1] and set(masks.level) == {2}
+
+
+def test_only_half_precision_changes_its_kind():
+    for kind in (torch.int8, torch.uint8, torch.bool, torch.float64, torch.float32):
+        assert to_numpy(torch.ones(2).to(kind)).dtype == torch.ones(2).to(kind).numpy().dtype
+    assert to_numpy(torch.ones(2, dtype=torch.bfloat16)).dtype == np.float32

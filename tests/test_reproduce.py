@@ -13,8 +13,7 @@ from fmwsss.app.runner import reproduce
 
 pytestmark = pytest.mark.xdist_group("reproduce")  # one process runs it: the run is made once
 
-NOTEBOOKS = ["models", "seeds", "segmentation", "baselines", "efficiency", "gallery", "published"]
-# refiners and ablations have tests of their own
+NOTEBOOKS = ["models", "seeds", "segmentation", "baselines", "gallery", "published"]
 
 SMALL = [
     "data.images={train: 10, tune: 6, val: 6}",
@@ -28,11 +27,6 @@ SMALL = [
     "network_training={steps: 3, batch_size: 4, warmup: 1}",
     "sharpness_images=6",
     "plain_cam.steps=5",
-    "efficiency={images: 2, growth_images: [2, 4], growth_classes: [1, 2], growth_masks: [4, 8]}",
-    "efficiency.growth_sides=[64, 128]",
-    "efficiency.repeats=1",
-    "efficiency.training_steps=1",
-    "efficiency.affinity={images: 3, steps: 2}",
 ]
 
 
@@ -172,7 +166,7 @@ def quick(run, tmp_path_factory):
 
 def test_a_run_with_the_same_cache_computes_only_what_is_new(quick):
     done = computed(quick)
-    assert done["masks_sam"] == done["masks_felzenszwalb"] == done["cams"] == 0
+    assert done["masks_sam"] == done["masks_felzenszwalb"] == 0
     assert done["prompts_classification"] == 0
     assert done["choosing"] > 0 and not (quick / "cache").exists()
 

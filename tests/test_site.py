@@ -1,4 +1,4 @@
-"""The site's sources: links lead somewhere, every module has a reference, the figure is up to date."""
+"""The site's sources: links lead somewhere, every module has a reference, the figure is new."""
 
 import importlib
 import json
@@ -12,8 +12,8 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "docs"))
-import build
-import path as path_figure
+import build  # noqa: E402
+import path as path_figure  # noqa: E402
 
 TEXTS = ["CONTRIBUTING.md", "README.md", "CHANGELOG.md", "fmwsss/weights/MODEL_CARD.md"]
 PAGES = [

@@ -7,6 +7,7 @@ __all__ = ['benchmarks_folder', 'preset_file', 'known_presets', 'read_yaml', 'la
            'notebook_settings', 'committed', 'is_of', 'flat', 'differences']
 
 # %% ../../nbs/app/01_presets.ipynb #3507fc6f
+import inspect
 from dataclasses import fields
 from pathlib import Path
 
@@ -114,7 +115,8 @@ def notebook_settings(names: dict, base: str, root=None) -> tuple:
 
     root: None takes runs/<base>, or of the paper's settings runs/<kind of data>."""
     known = {f.name for f in fields(Settings)}
-    given = {k: v for k, v in names.items() if k in known}
+    plain = lambda v: not callable(v) and not inspect.ismodule(v)  # no import of that name
+    given = {k: v for k, v in names.items() if k in known and plain(v)}
     if isinstance(given.get("quick"), dict):  # the group of a preset that papermill was given
         del given["quick"]
     settings = settings_of(base, changes=given)

@@ -29,6 +29,7 @@ from ..models.clip import load_clip
 from ..models.sam import load_sam
 from ..refiners.refiner import label_maps, open_refiner, settings_of
 from ..sources.automatic import generate_masks
+from ..sources.needed import CROPS, needed_masks
 from ..sources.table import masks_for, open_source
 
 # %% ../../nbs/explore/01_chain.ipynb #e7b942e6
@@ -146,7 +147,10 @@ def open_masks(name: str, sam: Callable, settings: Mapping) -> Callable:
     """The mask source called `name` (image -> `Masks`): see `open_source`.
 
     sam: function that loads the SAM, so that it need not be the miniature; settings: of
-    `generate_masks`. Raises SettingsError."""
+    `generate_masks`, or of `needed_masks` if `max_area` is above 0. Raises SettingsError."""
+    if name == "sam" and settings.get("max_area"):
+        some = {k: v for k, v in settings.items() if k not in (*CROPS, "precision")}
+        return partial(needed_masks, sam(), **some)
     if name == "sam":
         return partial(generate_masks, sam(), **settings)
     return open_source(name)

@@ -35,8 +35,8 @@ FOR_MODEL = dict(
         dict(
             points_per_side=16,
             crop_layers=0,
-            max_area=0.1,
-            pred_iou_thresh=0.7,
+            max_area=0.05,
+            pred_iou_thresh=0.6,
             stability_thresh=(0.6, 0.6, 0.4),
             whole_iou_bonus=0.0,
             whole_nms_bonus=0.0,
