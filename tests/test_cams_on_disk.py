@@ -26,7 +26,12 @@ FORMS = {
     "ours": dict(keys=KEYS, cam=MAPS),
     "irn": dict(keys=KEYS, cam=MAPS[:, ::2, ::2], high_res=MAPS),
     "irn tensors": as_tensors(dict(keys=KEYS, cam=MAPS[:, ::2, ::2], high_res=MAPS)),
-    "clip-es": dict(keys=KEYS, cam=MAPS[:, ::2], highres=MAPS[:, 1:], attn_highres=MAPS.astype("f2")),
+    "clip-es": dict(
+        keys=KEYS,
+        cam=MAPS[:, ::2],
+        highres=MAPS[:, 1:],
+        attn_highres=MAPS.astype("f2"),
+    ),
     "clip-es list": dict(keys=KEYS, cam=list(MAPS)),
     "psa": {3: MAPS[0], 14: MAPS[1]},
     "psa numpy keys": {np.int64(14): MAPS[1], np.int64(3): MAPS[0]},

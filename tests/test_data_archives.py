@@ -39,7 +39,7 @@ def test_status(tmp_path):
 class Server(http.server.BaseHTTPRequestHandler):
     """Serves `content`, from the middle if asked.
 
-    limit: bytes until it breaks off; codes: answers before that; ways: how it understands ranges."""
+    limit: bytes until it breaks off; codes: answers before that; way: how it understands ranges."""
 
     content, limit, codes, way = b"", None, [], "right"
 

@@ -148,7 +148,8 @@ def test_maps_in_another_order_are_refused(tmp_path):
 
 def test_coco_index_is_read_instead_of_the_text(tmp_path, monkeypatch):
     before = COCODataset(coco(tmp_path), "val2014")
-    masks, file = [before.mask(i) for i in range(2)], tmp_path / "annotations/instances_val2014.json"
+    masks = [before.mask(i) for i in range(2)]
+    file = tmp_path / "annotations/instances_val2014.json"
     parsed, real = [], coco_objects.parse_instances
     monkeypatch.setattr(
         coco_objects, "parse_instances", lambda path: parsed.append(path) or real(path)
@@ -178,7 +179,8 @@ def test_coco_index_is_not_needed(tmp_path, monkeypatch):
     monkeypatch.setattr(coco_objects.np, "save", full)
     data = pickle.loads(pickle.dumps(COCODataset(coco(tmp_path), "val2014")))
     assert data.mask(1)[6, 6] == 80
-    assert [path.name for path in (tmp_path / "annotations").iterdir()] == ["instances_val2014.json"]
+    names = [path.name for path in (tmp_path / "annotations").iterdir()]
+    assert names == ["instances_val2014.json"]
 
 
 def test_coco_runs_as_text(tmp_path):

@@ -122,7 +122,8 @@ def test_two_photos_that_one_name_may_mean_are_asked(tmp_path):
 
 @pytest.mark.fault
 def test_two_photos_with_one_id_are_refused(tmp_path):
-    folder(tmp_path, "image,labels\ncats/1.png,dog\ncats__1.png,cat\n", photos=["cats/1.png", "cats__1.png"])
+    rows = "image,labels\ncats/1.png,dog\ncats__1.png,cat\n"
+    folder(tmp_path, rows, photos=["cats/1.png", "cats__1.png"])
     with pytest.raises(DataError) as error:
         FolderDataset(tmp_path)
     one_line(error, "cats__1", "rename one file")
@@ -140,7 +141,8 @@ def test_an_unknown_format_is_called_that(tmp_path):
 
 
 PATHS = st.text(
-    st.sampled_from("ab #$%{}[]()&;'`!~^+=,@ü犬\u0308-_.") | st.characters(categories=["L", "N", "S"]),
+    st.sampled_from("ab #$%{}[]()&;'`!~^+=,@ü犬\u0308-_.")
+    | st.characters(categories=["L", "N", "S"]),
     min_size=1,
     max_size=20,
 )
@@ -179,7 +181,8 @@ def test_long_names_get_short_ids_that_differ(tmp_path_factory, names):
     ids = [result_id(f"{'folder/' * 9}{name}.jpg") for name in names]
     assert len(set(ids)) == len(names)
     for id in ids:
-        store = Store(tmp_path_factory.mktemp("s"), "toy", {}, {id: "123456789-0123456789abcdef-640"})
+        stamps = {id: "123456789-0123456789abcdef-640"}
+        store = Store(tmp_path_factory.mktemp("s"), "toy", {}, stamps)
         store.save(id, dict(x=np.arange(2)))
         assert store.has(id) and len(f"{id}.png".encode()) < 255
 
@@ -238,7 +241,9 @@ def test_photos_without_a_class_are_allowed(tmp_path):
     assert data.labels(2).tolist() == [0, 0] and not lines
 
 
-@pytest.mark.parametrize("name", ["2.png", "2.PNG", "2.tif", "2.png.png", "cats/1.png", "cats__1.PNG"])
+@pytest.mark.parametrize(
+    "name", ["2.png", "2.PNG", "2.tif", "2.png.png", "cats/1.png", "cats__1.PNG"]
+)
 @pytest.mark.fault
 def test_masks_are_found_by_what_people_call_them(tmp_path, name):
     folder(tmp_path)
@@ -305,7 +310,8 @@ def test_label_maps_go_back_to_the_photos_size(tmp_path_factory, height, width, 
     (root / "labels.csv").write_text("image,labels\na,dog\n")
     data = FolderDataset(root, max_side=longest)
     computed = data.image(0).shape[:2]
-    assert computed == size_within((height, width), longest) and data.full_size(0) == (height, width)
+    assert computed == size_within((height, width), longest)
+    assert data.full_size(0) == (height, width)
     label = np.random.default_rng(0).integers(0, 5, computed, np.uint8)
     back = restore(label, data.full_size(0))
     assert back.shape == (height, width) and set(np.unique(back)) <= set(np.unique(label))

@@ -202,7 +202,9 @@ def test_wrong_answers_of_an_object_are_told(change, words):
     one_line(faults.problem[0], words)
 
 
-@pytest.mark.parametrize("change", [dict(ids=["a", "a"]), dict(ids=["", "b"]), dict(classes=["dog", "dog"])])
+@pytest.mark.parametrize(
+    "change", [dict(ids=["a", "a"]), dict(ids=["", "b"]), dict(classes=["dog", "dog"])]
+)
 @pytest.mark.fault
 def test_ids_and_classes_are_checked_at_once(change):
     with pytest.raises(DataError) as error:
@@ -228,7 +230,8 @@ def test_lists_of_arrays_paths_and_pillow_images(tmp_path):
     assert small.image(0).shape == (12, 16, 3) and small.mask(0).shape == (12, 16)
     assert small.full_size(0) == (24, 32) and small.image_stamp(0) != data.image_stamp(0)
     named = ListDataset(images, np.eye(3, 2, dtype=int), ["dog", "cat"], names=["x", "y.z", "ü"])
-    assert named.ids == ["x", "y.z", "ü"] and named.all_labels().tolist() == [[1, 0], [0, 1], [0, 0]]
+    assert named.ids == ["x", "y.z", "ü"]
+    assert named.all_labels().tolist() == [[1, 0], [0, 1], [0, 0]]
 
 
 @FEW

@@ -1,4 +1,4 @@
-"""What every data set promises: ids, pixels, labels, masks that lie as photos do, stamps that change."""
+"""What every data set promises: ids, pixels, labels, masks placed like photos, honest stamps."""
 
 import os
 import pickle
@@ -279,7 +279,8 @@ def test_a_memory_that_is_damaged_or_cannot_be_written_costs_only_time(tmp_path,
     monkeypatch.setattr(stamps, "SETTLED", 0)
     path = write(tmp_path / "a.bmp", bytes(50))
     time.sleep(0.02)
-    for content in (b"\xff\xfe\0", b"one\ttwo\n", b"a\tb\tc\td\n", str(path).encode() + b"\t1\tx\n"):
+    contents = (b"\xff\xfe\0", b"one\ttwo\n", b"a\tb\tc\td\n", str(path).encode() + b"\t1\tx\n")
+    for content in contents:
         assert Stamps(write(tmp_path / "m.tsv", content)).stamp(path) == file_stamp(path)
     (tmp_path / "file").write_text("")
     assert Stamps(tmp_path / "file/m.tsv").stamp(path) == file_stamp(path)

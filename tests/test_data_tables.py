@@ -187,7 +187,8 @@ def test_bad_tables(tmp_path, rows, parts):
 
 @pytest.mark.fault
 def test_files_that_systems_leave_are_no_photos(tmp_path):
-    rows = "".join(f"{n},dog\n" for n in ("a.jpg", "._a.jpg", ".DS_Store", "Thumbs.db", "desktop.ini"))
+    files = ("a.jpg", "._a.jpg", ".DS_Store", "Thumbs.db", "desktop.ini")
+    rows = "".join(f"{name},dog\n" for name in files)
     assert list(read_labels(table(tmp_path, f"image,labels\n{rows}"))[0]) == ["a.jpg"]
     names = "._a\na\n.DS_Store\nThumbs.db\n"
     assert read_list(write(tmp_path / "x.txt", names.encode())) == ["a"]

@@ -1,4 +1,4 @@
-"""Any bytes for the readers of lists, tables, annotations, pictures and archives: a result or a line."""
+"""Any bytes to readers of lists, tables, annotations, pictures, archives: a result or a line."""
 
 import json
 import unicodedata

@@ -1,4 +1,4 @@
-"""fmwsss.minivoc: the same picture everywhere, exact masks, knobs that do what they say, VOC's layout on disk."""
+"""fmwsss.minivoc: same pictures everywhere, exact masks, knobs that work, VOC's layout on disk."""
 
 import hashlib
 import json
@@ -38,12 +38,12 @@ def equal(a, b):
 
 
 def test_pinned_scenes():
-    "The shipped models were trained on exactly these drawings; a change of the generator must not go unnoticed."
+    "The shipped models were trained on exactly these drawings: a change must be noticed."
     assert {seed: checksum(scene(seed)) for seed in PINNED} == PINNED
 
 
 def test_every_map_of_many_scenes_is_pinned():
-    "Image, label, objects, parts, primitives, regions and what is listed, with the knobs turned, bit for bit."
+    "All maps and the list of objects, also with the knobs turned, bit for bit."
     knobs = dict(
         size=(96, 140),
         cooccurrence=0.0,
@@ -80,7 +80,8 @@ def test_order_of_calls_does_not_matter():
 
 def test_another_process_draws_the_same():
     code = (
-        "import hashlib\nfrom fmwsss.minivoc.scenes import scene\nfor s in (2, 0, 1):\n d = scene(s)\n"
+        "import hashlib\nfrom fmwsss.minivoc.scenes import scene\n"
+        "for s in (2, 0, 1):\n d = scene(s)\n"
         " print(s, hashlib.sha256(d.image.tobytes() + d.label.tobytes()).hexdigest()[:16])"
     )
     lines = subprocess.run(

@@ -1,4 +1,4 @@
-"""MobileSAM: the published code's numbers (tests/mobile_sam_expected.npz) on a photo that scikit-image ships."""
+"""MobileSAM: the published code's numbers (mobile_sam_expected.npz) on a photo of scikit-image."""
 import numpy as np
 import pytest
 import torch
@@ -32,7 +32,7 @@ def test_numbers_of_the_published_code():
 
 
 def published_state(sam):
-    "Tensors of a MobileSAM by the names of the published file, with the classifier that nobody asks."
+    "Tensors of a MobileSAM by the published file's names, with the classifier that nobody asks."
     ours = sam.state_dict()
     theirs = {}
     for name in ours:

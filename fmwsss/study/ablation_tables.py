@@ -122,7 +122,7 @@ def forest(table: pd.DataFrame, summary: pd.DataFrame, kind: str, ax):
     ax.set_yticks(range(len(names)), names, fontsize=7)
     ax.set_xscale("symlog", linthresh=1, linscale=1)
     ends = (100 * rows.low.min() - 1, 100 * rows.high.max() + 1) if len(rows) else (-1, 1)
-    known = (-50, -20, -10, -5, -2, -1, 0, 1, 2, 5, 10, 20, 50)
+    known = (-50, -20, -5, -2, -1, 0, 1, 2, 5, 20, 50)
     ticks = [t for t in known if ends[0] <= t <= ends[1]]
     ax.set_xticks(ticks, [f"{t:+g}" if t else "0" for t in ticks])
     ax.minorticks_off()
