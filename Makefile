@@ -56,7 +56,7 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 
 test: $(VENV)/installed
-	$(NICE) $(BIN)/python -m pytest tests -n 2 --dist loadgroup -q
+	$(NICE) $(BIN)/python -m pytest tests -n 2 --dist loadfile -q
 	$(MAKE) --no-print-directory test-notebooks
 
 # The lower bounds of settings.ini, each at its lowest, in an environment of its own.

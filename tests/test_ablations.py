@@ -9,7 +9,6 @@ from fmwsss.app.runner import reproduce
 from fmwsss.study.ablation_tables import FIGURES
 from fmwsss.study.claims import CLAIM_COLUMNS
 
-pytestmark = pytest.mark.xdist_group("ablations")  # one process runs it: the run is made once
 
 FEW = dict(steps=2, warmup=0, batch_size=4)
 SMALL = dict(

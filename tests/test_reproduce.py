@@ -11,7 +11,6 @@ from sklearn.metrics import jaccard_score
 from fmwsss.app.presets import parse_settings
 from fmwsss.app.runner import reproduce
 
-pytestmark = pytest.mark.xdist_group("reproduce")  # one process runs it: the run is made once
 
 NOTEBOOKS = ["models", "seeds", "segmentation", "baselines", "gallery", "published"]
 

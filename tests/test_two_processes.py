@@ -11,7 +11,6 @@ import sys
 import pandas as pd
 import pytest
 
-pytestmark = pytest.mark.xdist_group("two_processes")  # one process runs it: the run is made once
 
 SMALL = [
     "data.images={train: 6, tune: 3, val: 4}",

@@ -15,7 +15,6 @@ from fmwsss.models.clip import MINIATURES
 ROOT = Path(__file__).parents[1]
 SOURCES = ["fmwsss", "benchmarks", "setup.py", "settings.ini", "pyproject.toml", "README.md"]
 SOURCES += ["LICENSE"]
-pytestmark = pytest.mark.xdist_group("wheel")  # one process runs it: the wheel is built once
 
 
 @pytest.fixture(scope="module")

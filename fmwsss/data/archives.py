@@ -7,8 +7,9 @@ __all__ = ['VOC_URL', 'COCO_URL', 'ARCHIVES', 'AUG_BY_HAND', 'VOC_SERVER', 'PART
            'minivoc_parts', 'folder_parts', 'expected_parts', 'part_state', 'status', 'show', 'archive_members',
            'zip_members', 'tar_members', 'link_error', 'extract', 'extract_file', 'download']
 
-# %% ../../nbs/data/13_archives.ipynb #17febd15
+# %% ../../nbs/data/13_archives.ipynb #212fe13c
 import os
+import shlex
 import shutil
 import tarfile
 import zipfile
@@ -68,7 +69,7 @@ AUG_BY_HAND = (
 )
 VOC_SERVER = "photos of the test split: register at http://host.robots.ox.ac.uk:8080 (optional)"
 
-# %% ../../nbs/data/13_archives.ipynb #6782e9ef
+# %% ../../nbs/data/13_archives.ipynb #0f24a8c3
 def count_files(path: Path) -> int:
     "Number of files in a folder, lines of a .txt file, 1 for another file, 0 if it is not there."
     if path.is_dir():
@@ -141,7 +142,7 @@ PARTS = dict(
 
 def expected_parts(kind: str, root: Path) -> list[tuple]:
     "Parts of a data set: (part, path, expected number, None = any or text = optional, how to)."
-    get = f"download({kind!r}, {str(root)!r})"
+    get = f"fmwsss data {kind} --root {shlex.quote(str(root))} --download"
     if kind == "voc2012" and not root.is_dir():
         return [("data folder", root, 1, get)]
     return PARTS[kind](root, get)
