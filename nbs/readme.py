@@ -57,7 +57,7 @@ def provenance(images: int) -> str:
     return (
         f"mIoU in % on {images} held-out drawn pictures (`val`); preset `{made['preset']}`, seed "
         f"{made['seed']}, commit `{made['commit'][:10]}`, {made['date']}, {made['seconds']:.0f} s "
-        f"for all benchmarks on {made['cores']} cores; settings chosen on `tune`."
+        f"for {', '.join(made['notebooks'])} on {made['cores']} cores; settings chosen on `tune`."
     )
 
 
@@ -121,6 +121,7 @@ def take_results(run: Path):
         date=made["started"][:10],
         seed=made["parameters"]["seed"],
         seconds=round(seconds, 1),
+        notebooks=[n["name"] for n in made["notebooks"]],
         cores=made["machine"]["cores"],
         command=made.get("command", ""),
     )
