@@ -173,7 +173,7 @@ def module_of(path: Path) -> str | None:
 
 def modules() -> dict[str, Path]:
     "{module: the notebook that makes it} in reading order."
-    found = [(module_of(path), path) for path in chapters()]
+    found = [(module_of(path), path) for path in [*chapters(), *notebooks(f"nbs/{LABS}")]]
     named = [(m.removesuffix(".__init__"), path) for m, path in found if m]
     return dict(named)
 
