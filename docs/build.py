@@ -39,7 +39,6 @@ ROOMS = {  # folder of notebooks: what it is called on the site, in reading orde
     "pretrain": "How the miniatures were made",
 }
 FOR_LECTURERS = ("lecturer", "glossary")
-HIDDEN = ("pretrain_",)  # benchmark notebooks that are no results
 
 
 # ---------------------------------------------------------------- notebooks
@@ -112,7 +111,12 @@ def chapters() -> list[Path]:
 
 def results() -> list[Path]:
     "Benchmark notebooks that show results."
-    return [p for p in notebooks("benchmarks") if not p.stem.startswith(HIDDEN)]
+    return [p for p in notebooks("benchmarks") if p not in trainings()]
+
+
+def trainings() -> list[Path]:
+    "Notebooks that train the miniatures."
+    return [p for p in notebooks("benchmarks") if p.stem.startswith("pretrain_")]
 
 
 # ---------------------------------------------------------------- reference
@@ -155,7 +159,8 @@ def entry(name: str, thing, depth: int = 2, of: str = "") -> str:
     "Heading, signature and docstring of one name; the public methods of a class follow."
     call = signature(name, thing) if callable(thing) else f"{name} = {shorten(repr(thing))}"
     doc = inspect.getdoc(thing) if callable(thing) else None
-    text = [f"{'#' * depth} {of}{name}", f"```python\n{call}\n```", escape(doc) if doc else ""]
+    kind = "python" if callable(thing) else "text"
+    text = [f"{'#' * depth} {of}{name}", f"```{kind}\n{call}\n```", escape(doc) if doc else ""]
     if inspect.isclass(thing):
         own = {k: v for k, v in vars(thing).items() if not k.startswith("_") and documented(v)}
         text += [entry(k, unwrap(v), 3, f"{name}.") for k, v in own.items()]
@@ -218,20 +223,22 @@ def reference(known: dict) -> list:
     sections = [dict(file=f"api/{module}") for module in known]
     names = ("CONTRIBUTING", "CHANGELOG")
     extra = [dict(file=name) for name in names if (ROOT / f"{name}.md").exists()]
-    card = dict(file="fmwsss/weights/MODEL_CARD")
-    return [*pages("api"), *extra, card, dict(file="api/modules", sections=sections)]
+    named = ("fmwsss/weights/MODEL_CARD", "tests/goldens/README")
+    extra += [dict(file=name) for name in named if (ROOT / f"{name}.md").exists()]
+    return [*pages("api"), *extra, dict(file="api/modules", sections=sections)]
 
 
 def table_of_contents(known: dict) -> str:
     "Jupyter Book's _toc.yml as JSON, which is YAML too."
-    rooms = [(name, files(notebooks(f"nbs/{room}"))) for room, name in ROOMS.items()]
+    rooms = {name: files(notebooks(f"nbs/{room}")) for room, name in ROOMS.items()}
+    rooms[ROOMS["pretrain"]] += files(trainings())
     parts = [
         ("The path", [numbered(p) for p in notebooks(f"nbs/{PATH}")]),
         ("Labs", files(notebooks(f"nbs/{LABS}"))),
         ("Results", pages("gallery") + files(results())),
         ("For lecturers", pages(*FOR_LECTURERS)),
         ("In practice", other_pages()),
-        *rooms,
+        *rooms.items(),
         ("Reference", files([NBS / "plots.ipynb"]) + reference(known)),
     ]
     parts = [dict(caption=caption, chapters=entries) for caption, entries in parts if entries]

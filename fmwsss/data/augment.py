@@ -32,12 +32,12 @@ def resize_to_patch(
     up = lambda side: max(1, -(-round(side * scale) // patch)) * patch
     return resize(image, up(height), up(width))
 
-# %% ../../nbs/data/12_augment.ipynb #7cbc0430
+# %% ../../nbs/data/12_augment.ipynb #e838022c
 def random_window(height, width, rng, size, scale, short_min) -> tuple[float, float, float]:
     "Where a random crop of a randomly scaled image lies in the image: (top, left, side), pixels."
     factor = rng.uniform(*scale) / max(height, width)
     factor = max(factor, max(short_min, size) / min(height, width))
-    side = size / factor
+    side = min(size / factor, height, width)  # divisions may round upwards
     return rng.uniform(0, height - side), rng.uniform(0, width - side), side
 
 
