@@ -49,7 +49,8 @@ from fmwsss.method.losses import cam_activation_loss, contrastive_loss
 from fmwsss.method.masks import Masks
 from fmwsss.method.sams import oracle_seed
 from fmwsss.minivoc.scenes import scene
-from fmwsss.models.clip import Clip, build_open_clip
+from fmwsss.models.adapter import Clip
+from fmwsss.models.clip import build_open_clip
 from fmwsss.models.sam import load_sam
 from fmwsss.refiners.crf import CLIP_ES, dense_crf, probabilities
 from fmwsss.sources.automatic import generate_masks

@@ -99,8 +99,9 @@ def title(path: Path) -> str:
 
 
 def notebooks(folder: str) -> list[Path]:
-    "Notebooks of a folder, in their order."
-    return sorted((ROOT / folder).glob("[0-9a-z]*.ipynb"))
+    "Notebooks of a folder, in their order; the page of the whole room comes first."
+    found = (ROOT / folder).glob("[0-9a-z]*.ipynb")
+    return sorted(found, key=lambda path: (path.stem != f"00_{path.parent.name}", path))
 
 
 def chapters() -> list[Path]:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import open_clip
 import torch
-from fmwsss.models.clip import Clip, build_open_clip, model_config
+from fmwsss.models.adapter import Clip
+from fmwsss.models.clip import build_open_clip, model_config
 from open_clip.pretrained import list_pretrained_tags_by_model
 
 PAGE = Path(__file__).parent / "clips.md"
@@ -18,7 +19,7 @@ Made by `make clips` from open_clip {version}. `fast`: the forms of `fmwsss.fast
 equal and cheaper. `plain`: CAMs by autograd, affinity by the spelled-out attention, any tower.
 `needs transformers`: the text tower or tokenizer comes from that package, and its configuration
 from the Hugging Face hub once; the image tower was tried here. Your own network:
-[add your own CLIP](../nbs/models/03_add_your_own_clip.ipynb).
+[add your own CLIP](../nbs/models/04_add_your_own_clip.ipynb).
 
 **{works} of {all} configurations work, {fast} of them with the fast forms.**
 

@@ -7,7 +7,7 @@ __version__ = "0.1.0"
 __all__ = ['PUBLIC']
 
 # %% ../nbs/00_fmwsss.ipynb #30c2c2d0
-import importlib
+from .files.lazy import lazily
 
 PUBLIC = dict(
     Masks="fmwsss.method.masks",
@@ -19,10 +19,4 @@ PUBLIC = dict(
     load_clip="fmwsss.models.clip",
     load_sam="fmwsss.models.sam",
 )
-
-
-def __getattr__(name: str):
-    "A public name is looked for where it is defined when it is first used."
-    if name in PUBLIC:
-        return getattr(importlib.import_module(PUBLIC[name]), name)
-    raise AttributeError(f"module 'fmwsss' has no attribute {name!r}")
+__getattr__, __dir__ = lazily("fmwsss", PUBLIC)

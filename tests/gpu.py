@@ -34,7 +34,8 @@ from fmwsss.method.affinity import refine  # noqa: E402
 from fmwsss.method.labels import VOC_BACKGROUND, VOC_PROMPT_NAMES  # noqa: E402
 from fmwsss.method.prompts import text_features  # noqa: E402
 from fmwsss.minivoc.scenes import scene  # noqa: E402
-from fmwsss.models.clip import Clip, build_open_clip  # noqa: E402
+from fmwsss.models.adapter import Clip  # noqa: E402
+from fmwsss.models.clip import build_open_clip  # noqa: E402
 from fmwsss.models.sam import load_sam, sam_model_registry  # noqa: E402
 from fmwsss.models.weights import freeze  # noqa: E402
 from fmwsss.sources.automatic import generate_masks  # noqa: E402

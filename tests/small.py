@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from open_clip.model import CLIP
 
-from fmwsss.models.clip import Clip
+from fmwsss.models.adapter import Clip
 from fmwsss.models.sam import build_sam
 from fmwsss.models.weights import freeze
 

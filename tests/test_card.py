@@ -23,7 +23,7 @@ from fmwsss.fast.text import PromptLearner
 from fmwsss.method import prompts as plain_prompts
 from fmwsss.method.affinity import refine
 from fmwsss.minivoc.writing import split_scene
-from fmwsss.models.clip import Clip
+from fmwsss.models.adapter import Clip
 from fmwsss.models.sam import load_sam
 from fmwsss.refiners.affinitynet import pair_affinity, pair_indices
 from fmwsss.sources import automatic

@@ -304,10 +304,10 @@ def test_masks_for_own_photos(tmp_path):
 
 
 def test_one_process_instead_of_several_is_told(monkeypatch):
-    from fmwsss.app.cli import tell_if_alone
+    from fmwsss.app.console import tell_if_alone
 
     said = []
-    monkeypatch.setattr("fmwsss.app.cli.warn", said.append)
+    monkeypatch.setattr("fmwsss.app.console.warn", said.append)
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     tell_if_alone()
     assert not said

@@ -11,7 +11,8 @@ import torch
 
 from fmwsss.method.affinity import refine
 from fmwsss.method.prompts import PromptLearner
-from fmwsss.models.clip import Clip, build_open_clip
+from fmwsss.models.adapter import Clip
+from fmwsss.models.clip import build_open_clip
 
 DOCS = Path(__file__).parent.parent / "docs"
 TEXT = dict(context_length=24, vocab_size=49408, width=64, heads=2, layers=2)

@@ -32,7 +32,7 @@ from fmwsss.files.errors import SettingsError
 from fmwsss.method.evaluation import confusion, scores
 from fmwsss.method.masks import Masks
 from fmwsss.method.sams import sams
-from fmwsss.models.clip import Clip
+from fmwsss.models.adapter import Clip
 from fmwsss.refiners.refiner import open_refiner
 from small import small_clip, small_sam
 

@@ -12,16 +12,10 @@ from safetensors.torch import save_file
 from small import CLIP_CONFIG, SAM_CONFIG, small_clip, small_sam
 
 from fmwsss.files.download import fetch
+from fmwsss.models import adapter, sam, weights
 from fmwsss.models import clip as clip_module
-from fmwsss.models import sam, weights
-from fmwsss.models.clip import (
-    VOCABULARY,
-    build_open_clip,
-    clip_from_state_dict,
-    load_clip,
-    preprocess,
-    tokenize,
-)
+from fmwsss.models.adapter import VOCABULARY, preprocess, tokenize
+from fmwsss.models.clip import build_open_clip, clip_from_state_dict, load_clip
 from fmwsss.models.sam import fold_batchnorm, load_sam
 from fmwsss.models.weights import read_state_dict
 
@@ -34,9 +28,7 @@ def test_preprocess_normalises_and_rounds_sides_up():
     image = np.random.default_rng(0).integers(0, 256, (30, 41, 3), dtype=np.uint8)
     x = preprocess(image)
     assert x.shape == (1, 3, 30, 41) and x.dtype == torch.float32
-    back = x[0].permute(1, 2, 0) * torch.tensor(clip_module.CLIP_STD) + torch.tensor(
-        clip_module.CLIP_MEAN
-    )
+    back = x[0].permute(1, 2, 0) * torch.tensor(adapter.CLIP_STD) + torch.tensor(adapter.CLIP_MEAN)
     assert (back * 255 - torch.from_numpy(image)).abs().max() < 1e-3
     assert preprocess([image, image], multiple=16).shape == (2, 3, 32, 48)
 

@@ -9,7 +9,7 @@ from small import small_clip
 from fmwsss.fast.text import PromptLearner
 from fmwsss.method import prompts as plain
 from fmwsss.method.prompts import context_places, insert, text_features
-from fmwsss.models.clip import tokenize
+from fmwsss.models.adapter import tokenize
 
 NAMES = ["cat", "tv monitor screen", "potted_plant", "", "bird avian"]
 GROUPS = [False, True, [0, 1, 0, 1, 2]]

@@ -136,7 +136,7 @@ def learned(tmp_path_factory):
 
 
 def test_affinity_learns_what_its_parts_learn(learned):
-    from fmwsss.models.clip import preprocess
+    from fmwsss.models.adapter import preprocess
     from fmwsss.method.sams import cam_scores
     from fmwsss.refiners.affinity_training import FrozenFeatures, train_affinity
     from fmwsss.refiners.affinitynet import affinity_targets, shrink_labels

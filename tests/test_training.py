@@ -12,7 +12,8 @@ from fmwsss.engine.fit import fit
 from fmwsss.fast.text import PromptLearner
 from fmwsss.files.errors import DataError, SettingsError
 from fmwsss.method.training import batch_indices, learning_rate
-from fmwsss.models.clip import Clip, load_clip
+from fmwsss.models.adapter import Clip
+from fmwsss.models.clip import load_clip
 from fmwsss.study.tasks import AugmentedViews, Batch, classification_loss, segmentation_loss
 
 NAMES = ["cat", "dog", "car", "grass", "sky"]

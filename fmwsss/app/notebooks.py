@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from ..engine.keys import digest, file_digest
-from ..files.writing import PACKAGE, write_text
+from ..files.writing import PACKAGE, WEIGHTS, write_text
 
 # %% ../../nbs/app/02_notebooks.ipynb #66594202
 KERNEL = "fmwsss"
@@ -166,7 +166,7 @@ def inputs_stamp(parameters: dict, run: Path) -> str:
 # %% ../../nbs/app/02_notebooks.ipynb #14dd78f7
 def library_digest() -> str:
     "Short hash of the library's code and packaged weights."
-    weights = (PACKAGE / "weights").glob("*.safetensors")
+    weights = WEIGHTS.glob("*.safetensors")
     return digest(*[file_digest(f) for f in sorted([*PACKAGE.rglob("*.py"), *weights])])
 
 

@@ -6,7 +6,7 @@
 __all__ = ['PUBLIC']
 
 # %% ../../nbs/data/00_data.ipynb #22f577a2
-import importlib
+from ..files.lazy import lazily
 
 PUBLIC = dict(
     Dataset="fmwsss.data.dataset",
@@ -24,10 +24,4 @@ PUBLIC = dict(
     load_label="fmwsss.data.label_maps",
     save_label="fmwsss.data.label_maps",
 )
-
-
-def __getattr__(name: str):
-    "A public name is looked for where it is defined when it is first used."
-    if name in PUBLIC:
-        return getattr(importlib.import_module(PUBLIC[name]), name)
-    raise AttributeError(f"module 'fmwsss.data' has no attribute {name!r}")
+__getattr__, __dir__ = lazily("fmwsss.data", PUBLIC)

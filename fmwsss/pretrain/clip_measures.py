@@ -17,7 +17,7 @@ from ..method.affinity import box_mask, min_max, refine
 from ..method.evaluation import Confusion
 from ..method.labels import VOC_BACKGROUND, VOC_PROMPT_NAMES
 from ..method.sams import seed_from_cams
-from ..models.clip import preprocess
+from ..models.adapter import preprocess
 
 # %% ../../nbs/pretrain/04_clip_measures.ipynb #031c9086
 def read_scenes(seeds, scene):

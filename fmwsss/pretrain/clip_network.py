@@ -14,7 +14,7 @@ from open_clip.model import CLIP
 from pathlib import Path
 from safetensors.torch import save
 from ..files.writing import write_atomic
-from ..models.clip import CLIP_MEAN, CLIP_STD
+from ..models.adapter import CLIP_MEAN, CLIP_STD
 
 # %% ../../nbs/pretrain/03_clip_network.ipynb #a313edbf
 CONFIG = dict(

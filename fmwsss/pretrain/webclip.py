@@ -15,7 +15,9 @@ import torch.nn.functional as F
 from dataclasses import dataclass, field
 from ..minivoc.captions import Web, captions, content, vocabulary
 from ..minivoc.writing import split_scene
-from ..models.clip import WEIGHTS, load_clip, preprocess
+from ..models.adapter import preprocess
+from ..files.writing import WEIGHTS
+from ..models.clip import load_clip
 from ..models.weights import read_state_dict
 from .clip_network import build, encode_texts
 from .clip_texts import Tokens, token_ids, used_tokens

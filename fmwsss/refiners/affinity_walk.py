@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from ..files.errors import SettingsError
 from ..method.masks import Masks
 from ..method.sams import cam_scores, resize_maps, seed_from_scores
-from ..models.clip import preprocess
+from ..models.adapter import preprocess
 from fmwsss.refiners.affinity_training import (
     AffinityHead,
     FrozenFeatures,

@@ -6,16 +6,10 @@
 __all__ = ['PUBLIC']
 
 # %% ../../nbs/sources/00_sources.ipynb #74324644
-import importlib
+from ..files.lazy import lazily
 
 PUBLIC = dict(
     SOURCES="fmwsss.sources.table",
     open_source="fmwsss.sources.table",
 )
-
-
-def __getattr__(name: str):
-    "A public name is looked for where it is defined when it is first used."
-    if name in PUBLIC:
-        return getattr(importlib.import_module(PUBLIC[name]), name)
-    raise AttributeError(f"module 'fmwsss.sources' has no attribute {name!r}")
+__getattr__, __dir__ = lazily("fmwsss.sources", PUBLIC)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from ..method.labels import IGNORE, VOC_BACKGROUND, VOC_PROMPT_NAMES
 from ..method.prompts import text_features
 from ..method.sams import seed_from_scores
-from ..models.clip import Clip
+from ..models.adapter import Clip
 from ..refiners.crf import CLIP_ES, dense_crf, probabilities
 
 # %% ../../nbs/study/17_clip_es.ipynb #337a0259

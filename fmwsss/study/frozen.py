@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ..data.dataset import Dataset
 from ..data.label_maps import load_label
 from ..method.prompts import text_features
-from ..models.clip import Clip
+from ..models.adapter import Clip
 from ..sources.disk import from_arrays
 from .study import Study
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from ..files.errors import SettingsError
 from ..method.labels import IGNORE
-from ..models.clip import Clip
+from ..models.adapter import Clip
 
 # %% ../../nbs/study/16_networks.ipynb #ff52f545
 def masked_cross_entropy(logits, labels) -> torch.Tensor:

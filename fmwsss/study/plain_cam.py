@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..method.clip import last_block
-from ..models.clip import Clip
+from ..models.adapter import Clip
 
 # %% ../../nbs/study/18_plain_cam.ipynb #7b96e65c
 @torch.no_grad()

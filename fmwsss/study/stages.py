@@ -23,12 +23,13 @@ from ..engine.keys import code_digest, digest, file_digest
 from ..engine.stages import Run, begin_stage, end_stage
 from ..engine.store import Store
 from ..files.parts import find_part
-from ..files.writing import PACKAGE, write_atomic
+from ..files.writing import WEIGHTS, write_atomic
 from ..method.affinity import refine
 from ..method.evaluation import confusion
 from ..fast.text import PromptLearner
 from ..method.sams import resize_maps
-from ..models.clip import load_clip, round_up
+from ..models.adapter import round_up
+from ..models.clip import load_clip
 from ..refiners.refiner import label_maps, open_refiner
 from ..sources.disk import from_arrays, to_arrays
 from ..sources.table import SOURCES, deciding, masks_for, open_source
@@ -116,7 +117,7 @@ def masks_stage(run: Run, dataset, name: str, settings: dict, workers=None) -> S
 @cache
 def weights_digest(model: str, weights: str | None = None) -> str:
     "Hash of a model's weights: of the file, of the packaged file of a miniature, or of the name."
-    packaged = PACKAGE / "weights" / f"{model}.safetensors"
+    packaged = WEIGHTS / f"{model}.safetensors"
     return file_digest(weights or (packaged if packaged.exists() else model))
 
 # %% ../../nbs/study/09_stages.ipynb #bc79db26

@@ -16,7 +16,8 @@ from fmwsss.method import clip as plain
 from fmwsss.method import prompts as plain_text
 from fmwsss.method.cam import PUBLISHED_EPS, class_scores, masked_softmax
 from fmwsss.method.losses import contrastive_loss
-from fmwsss.models.clip import Clip, clip_from_state_dict
+from fmwsss.models.adapter import Clip
+from fmwsss.models.clip import clip_from_state_dict
 
 from . import FOLDER, Case
 
