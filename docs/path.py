@@ -77,8 +77,8 @@ def chapter(number: int) -> str | None:
 
 
 def first_of(room: str) -> str | None:
-    "The first notebook of a room, as a path below nbs/."
-    found = sorted((NBS / room).glob("*.ipynb"))
+    "The page of a room, else its first notebook, as a path below nbs/."
+    found = sorted((NBS / room).glob("*.ipynb"), key=lambda p: (p.stem != f"00_{room}", p))
     return found[0].relative_to(NBS).as_posix() if found else None
 
 
