@@ -11,8 +11,9 @@ from pathlib import Path
 NBS = Path(__file__).resolve().parent
 ROOT = NBS.parent
 IMAGES = NBS / "images"
-RESULTS = ROOT / "benchmarks" / "results" / "minivoc"
-TABLES = ("seeds", "models", "refiners", "segmentation", "ablations", "claims")
+RESULTS = ROOT / "benchmarks" / "results"
+TABLES = ("seeds", "models", "controls", "refiners", "segmentation", "baselines")
+TABLES += ("ablations_summary", "prompt_learning", "settings", "claims")
 STEPS = [  # task, method, what it is called in the first table
     ("fixed", "sams", 'hand prompt, "a photo of a ..."'),
     ("classification", "sams", "**coarse**: prompts learned from image-level labels"),
@@ -39,21 +40,21 @@ def markdown_table(rows: list) -> str:
     return "\n".join(f"| {line} |" for line in lines)
 
 
-def table(name: str):
+def table(name: str, preset: str = "minivoc"):
     "A committed table of results."
     import pandas as pd
 
-    return pd.read_csv(RESULTS / f"{name}.csv")
+    return pd.read_csv(RESULTS / preset / f"{name}.csv")
 
 
-def about() -> dict:
+def about(preset: str = "minivoc") -> dict:
     "What made the committed results."
-    return json.loads((RESULTS / "about.json").read_text(encoding="utf-8"))
+    return json.loads((RESULTS / preset / "about.json").read_text(encoding="utf-8"))
 
 
-def provenance(images: int) -> str:
+def provenance(images: int, preset: str = "minivoc") -> str:
     "One sentence on where the figures are from."
-    made = about()
+    made = about(preset)
     return (
         f"mIoU in % on {images} held-out drawn pictures (`val`); preset `{made['preset']}`, seed "
         f"{made['seed']}, commit `{made['commit'][:10]}`, {made['date']}, {made['seconds']:.0f} s "
@@ -61,20 +62,43 @@ def provenance(images: int) -> str:
     )
 
 
-def first_table():
-    "Hand prompt, coarse, fine and bound, as Markdown for the index."
-    from IPython.display import Markdown
-
-    seeds = table("seeds")
+def steps_of(preset: str) -> tuple:
+    "Rows of the first table for a preset, and how many pictures they are about."
+    seeds = table("seeds", preset)
     val = seeds[seeds.split == "val"]
     value = lambda task, method: val[(val.task == task) & (val.method == method)].miou
-    rows = [["step", "raw CAM", "CAM + affinity", "dense CRF", "SAMS"]]
+    rows = []
     for task, method, name in STEPS:
         columns = ("cam", "caa", "crf", "sams") if method == "sams" else ("", "", "", "bound")
         cells = [value(task, column) for column in columns]
         rows.append([name, *(f"{100 * c.iloc[0]:.1f}" if len(c) else "" for c in cells)])
-    text = markdown_table(rows)
-    return Markdown(f"{text}\n\n{provenance(int(val.images.max()))}")
+    return rows, int(val.images.max())
+
+
+HEAD = ["step", "raw CAM", "CAM + affinity", "dense CRF", "SAMS"]
+
+
+def first_table():
+    "Hand prompt, coarse, fine and bound, as Markdown for the index."
+    from IPython.display import Markdown
+
+    rows, images = steps_of("minivoc")
+    return Markdown(f"{markdown_table([HEAD, *rows])}\n\n{provenance(images)}")
+
+
+def control_table():
+    "What nobody learned, and the same steps with a CLIP that knows the names, as Markdown."
+    from IPython.display import Markdown
+
+    found = table("controls")
+    rows = [["read by", "sentence", "mAP", "raw CAM", "CAM + affinity", "SAMS"]]
+    for r in found.itertuples():
+        figures = [f"{100 * x:.1f}" for x in (r.mAP, r.cam, r.caa, r.sams)]
+        rows.append([f"`{r[1]}`", r.words, *figures])
+    known, images = steps_of("miniclip")
+    second = f"{markdown_table([HEAD, *known])}\n\n{provenance(images, 'miniclip')}"
+    says = "The same method with `miniclip`, which knows the names:"
+    return Markdown(f"{markdown_table(rows)}\n\n{says}\n\n{second}")
 
 
 def refiner_table():
@@ -94,7 +118,7 @@ def claims_in_numbers():
     "How many claims of the paper hold here, as Markdown for the index."
     from IPython.display import Markdown
 
-    if not (RESULTS / "claims.csv").exists():
+    if not (RESULTS / "minivoc" / "claims.csv").exists():
         return Markdown("The claims of a full run are not committed yet: run `make benchmark`.")
     claims = table("claims")
     counts = claims.verdict.value_counts()
@@ -103,17 +127,15 @@ def claims_in_numbers():
 
 
 def take_results(run: Path):
-    "Copy tables and strip of a run to where they are committed, with what made them."
-    from PIL import Image
-
-    RESULTS.mkdir(parents=True, exist_ok=True)
+    "Copy tables (and the strip of minivoc) to where they are committed, with what made them."
+    made = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    folder = RESULTS / made["preset"]
+    folder.mkdir(parents=True, exist_ok=True)
     for name in TABLES:
         if (run / "tables" / f"{name}.csv").exists():
-            shutil.copy(run / "tables" / f"{name}.csv", RESULTS / f"{name}.csv")
-    picture = Image.open(run / "figures" / "strip.png").convert("RGB")
-    picture.thumbnail((1400, 1400))
-    picture.save(IMAGES / "strip.jpg", quality=82)
-    made = json.loads((run / "run.json").read_text(encoding="utf-8"))
+            shutil.copy(run / "tables" / f"{name}.csv", folder / f"{name}.csv")
+    if made["preset"] == "minivoc":
+        take_strip(run / "figures" / "strip.png")
     seconds = sum(n["seconds"] for n in made["notebooks"])
     record = dict(
         preset=made["preset"],
@@ -125,7 +147,16 @@ def take_results(run: Path):
         cores=made["machine"]["cores"],
         command=made.get("command", ""),
     )
-    (RESULTS / "about.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (folder / "about.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def take_strip(path: Path):
+    "The strip of a run, small enough for the first page."
+    from PIL import Image
+
+    picture = Image.open(path).convert("RGB")
+    picture.thumbnail((1400, 1400))
+    picture.save(IMAGES / "strip.jpg", quality=82)
 
 
 def shown(output: dict) -> str | None:

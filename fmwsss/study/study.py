@@ -125,6 +125,8 @@ class Study:
         other.seed = other.settings.seed
         other.data = data or self.data
         other.kept = dict(self.kept) if not changes and not data else {}
+        if "models" in changes:
+            other.__dict__.pop("clip", None)
         return other
 
     # ---- masks
