@@ -78,7 +78,8 @@ def drawn_list(n=4, kind=None, **more):
 
 def quick_study(root, dataset=None, **changes):
     "A `Study` of few drawn pictures that takes a second or two."
-    from fmwsss.study.settings import Settings, overlay
+    from fmwsss.study.overlay import overlay
+    from fmwsss.study.settings import Settings
     from fmwsss.study.study import Study
 
     dataset = dataset or drawn_list()

@@ -14,7 +14,8 @@ from fmwsss.files.errors import SettingsError
 from fmwsss.minivoc.scenes import scene
 from fmwsss.models.clip import load_clip
 from fmwsss.study import networks, second_stage, segmentation
-from fmwsss.study.settings import NetworkTraining, Settings, Views, overlay
+from fmwsss.study.overlay import overlay
+from fmwsss.study.settings import NetworkTraining, Settings, Views
 from fmwsss.study.study import Study
 
 ENCODER = "tu-mobilenetv3_small_100"

@@ -17,7 +17,8 @@ import yaml
 from ..files.errors import SettingsError, unknown_name
 from ..files.writing import PACKAGE
 from ..study.checks import check
-from ..study.settings import Settings, as_dict, overlay
+from ..study.overlay import overlay
+from ..study.settings import Settings, as_dict
 
 # %% ../../nbs/app/01_presets.ipynb #842139c5
 def benchmarks_folder() -> Path:

@@ -20,7 +20,8 @@ from ..models.sam import SAMS
 from ..refiners.refiner import REFINERS
 from ..sources.table import SOURCES
 from .losses import CLASSIFICATION_LOSSES, SEGMENTATION_LOSSES
-from .settings import Settings, Task, overlay
+from .overlay import overlay
+from .settings import Settings, Task
 
 # %% ../../nbs/study/07_checks.ipynb #d77225d5
 GIVEN = "given"  # the data sets are handed over in Python

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from ..data.in_python import ListDataset
 from ..data.label_maps import restore
-from .settings import Settings, overlay
+from .overlay import overlay
+from .settings import Settings
 from .statistics import first_best
 from .study import Prompts, Study, from_seed, sams_name
 
