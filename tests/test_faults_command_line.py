@@ -78,6 +78,7 @@ def test_truncated_image(tmp_path, voc):
     assert file.name in text and "damaged" in text and "get it again" in text
 
 
+@pytest.mark.unhurried
 def test_mask_of_another_size(tmp_path, voc):
     file = voc / "SegmentationClassAug" / f"{photo(voc).stem}.png"
     file.unlink()
@@ -99,7 +100,9 @@ def test_unknown_class_name(tmp_path, voc):
     "settings",
     [
         ["models.clip=ViT-B-32-quickgelu", "models.clip_weights={file}"],
-        ["models.sam=vit_b", "models.sam_weights={file}"],
+        pytest.param(
+            ["models.sam=vit_b", "models.sam_weights={file}"], marks=pytest.mark.unhurried
+        ),
     ],
 )
 def test_checkpoint_of_another_architecture(tmp_path, voc, settings):
@@ -109,7 +112,7 @@ def test_checkpoint_of_another_architecture(tmp_path, voc, settings):
     assert "weights.safetensors" in text and "another architecture" in text
 
 
-FULL_DISK = '''
+FULL_DISK = """
 import errno, os
 
 replace = os.replace
@@ -122,9 +125,10 @@ def full(a, b):
 
 
 os.replace = full
-'''
+"""
 
 
+@pytest.mark.unhurried
 def test_full_disk(tmp_path, voc):
     "In every new Python process, writing below `cache` fails as on a full disk."
     (tmp_path / "sitecustomize.py").write_text(FULL_DISK)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RESULTS', 'PAGES', 'git_commit', 'versions', 'machine', 'alone_in', 'make_room', 'identity_of', 'collect_claims',
-           'page_is_old', 'reproduce', 'run_all', 'finished', 'say', 'describe']
+           'page_is_old', 'reproduce', 'check_data', 'run_all', 'finished', 'say', 'describe']
 
 # %% ../../nbs/app/03_runner.ipynb #e3b05563
 import contextlib
@@ -27,6 +27,7 @@ from ..files.errors import DataError, SettingsError, unknown_name
 from ..files.writing import PACKAGE, remove_leftovers, write_text
 from ..report.page import build_report
 from ..study.settings import Settings, as_dict
+from ..study.splits import open_splits
 
 # %% ../../nbs/app/03_runner.ipynb #8ef5928c
 def git_commit(folder) -> tuple:
@@ -156,8 +157,15 @@ def reproduce(
             make_room(out, identity_of(preset, settings))
             if int(os.environ.get("WORLD_SIZE", 1)) == 1:
                 remove_leftovers(out)
+        check_data(settings)
         record = dict(preset=Path(preset).stem, quick=quick, command=command)
         return run_all(settings, notebooks, out, only, record, progress)
+
+
+def check_data(settings: Settings):
+    "Open the data sets once, so that what is wrong with them is told before a notebook starts."
+    if settings.data.root:
+        open_splits(settings.data, settings.data.root)
 
 
 def run_all(settings, notebooks, out, only, record, progress) -> dict:
