@@ -259,11 +259,34 @@ def test_knob_classes():
         dict(objects=(0.5, -0.5)),
         dict(size=(8, 128)),
         dict(size=(128,)),
+        dict(size=8),
+        dict(size="96"),
+        dict(size=None),
+        dict(size=(64, None)),
+        dict(size=np.zeros((2, 2))),
+        dict(scale="large"),
+        dict(occlusion=None),
+        dict(objects="two"),
+        dict(objects=[]),
+        dict(objects=None),
+        dict(classes="cat"),
+        dict(classes=None),
     ],
 )
 def test_knobs_out_of_range_are_refused_in_one_line(knobs):
     with pytest.raises(ValueError, match=r"^scene: [^\n]+$"):
         scene(0, **knobs)
+
+
+def test_one_number_is_the_size_of_a_square(tmp_path):
+    assert checksum(scene(3, size=48)) == checksum(scene(3, size=(48, 48)))
+    assert scene(3, size=np.int64(48)).image.shape == (48, 48, 3)
+    assert write(tmp_path, dict(val=1), size=48) == 1
+    assert write(tmp_path, dict(val=1), size=(48, 48)) == 0
+    with pytest.raises(ValueError, match=r"^scene: size is [^\n]+$"):
+        write(tmp_path, dict(val=1), size="48")
+    with pytest.raises(ValueError, match=r"^split_seed: index [^\n]+$"):
+        split_scene("val", "1")
 
 
 def test_splits_are_disjoint():

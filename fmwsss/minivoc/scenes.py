@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['SCENES', 'TYPICAL', 'SILHOUETTES', 'SIDES', 'choose_count', 'allowed_classes', 'choose_place', 'choose_content',
            'paint_background', 'overlap', 'choose_size', 'choose_centre', 'place', 'Item', 'arrange', 'contact_shadow',
-           'stands', 'draw_items', 'Scene', 'scene', 'finish', 'check_knobs']
+           'stands', 'draw_items', 'Scene', 'scene', 'finish', 'sides_of', 'check_knobs']
 
 # %% ../../nbs/minivoc/04_scenes.ipynb #bdfca7e7
 import cv2
 import numpy as np
 from dataclasses import dataclass, field
+from numbers import Real
 from ..method.labels import VOC_CLASSES
 from .drawings import DRAWINGS
 from .materials import MATERIALS, PAINTERS, sky
@@ -287,7 +288,7 @@ def scene(
 ):
     """Draw the scene of a seed (any integer >= 0), the same on every machine and in any order.
 
-    size: (H, W) in pixels, at least 16 each.
+    size: (H, W) in pixels, at least 16 each; one number for a square.
     cooccurrence: 0..1, probability that the place and each companion are typical of the class; 0 is
     any class on any materials.
     objects: number of objects, or (least, most), or probabilities of 1, 2, ... objects.
@@ -301,7 +302,7 @@ def scene(
     check_knobs(
         size, cooccurrence, objects, occlusion, scale, thin, colour_variance, texture_noise, classes
     )
-    rng, paper = np.random.default_rng(seed), Paper((int(size[0]), int(size[1])))
+    rng, paper = np.random.default_rng(seed), Paper(sides_of(size))
     kinds, name, (top, bottom) = choose_content(
         rng, choose_count(rng, objects), cooccurrence, classes
     )
@@ -334,13 +335,30 @@ def finish(paper, image, items, materials, name):
     return Scene(image, *maps, objects, list(shown), materials, name, boxes)
 
 # %% ../../nbs/minivoc/04_scenes.ipynb #72c94fc8
+def sides_of(size) -> tuple:
+    "(H, W) of a size, which is a pair, or one number for a square; ValueError for another."
+    pair = (size, size) if isinstance(size, Real) else size
+    try:
+        height, width = (int(side) for side in pair)
+    except (TypeError, ValueError):
+        height = width = 0
+    if min(height, width) < 16:
+        words = "(height, width) of at least 16 pixels each, or one number for a square"
+        raise ValueError(f"scene: size is {words}, not {' '.join(repr(size).split())}")
+    return height, width
+
+
 def check_knobs(
     size, cooccurrence, objects, occlusion, scale, thin, colour_variance, texture_noise, classes
 ):
-    "Raise ValueError in one line when a knob is out of its range."
-    if len(size) != 2 or min(size) < 16:
-        raise ValueError(f"scene: size is (height, width) of at least 16 pixels each, not {size}")
-    for knob, value in dict(cooccurrence=cooccurrence, occlusion=occlusion, thin=thin).items():
+    "Raise ValueError in one line when a knob is out of its range, or of a wrong type."
+    sides_of(size)
+    factors = dict(colour_variance=colour_variance, texture_noise=texture_noise, scale=scale)
+    shares = dict(cooccurrence=cooccurrence, occlusion=occlusion, thin=thin)
+    for knob, value in (shares | factors).items():
+        if not isinstance(value, Real):
+            raise ValueError(f"scene: {knob} is a number, not {value!r}")
+    for knob, value in shares.items():
         if not 0 <= value <= 1:
             raise ValueError(f"scene: {knob} lies between 0 and 1, not {value}")
     for knob, value in dict(colour_variance=colour_variance, texture_noise=texture_noise).items():
@@ -348,10 +366,14 @@ def check_knobs(
             raise ValueError(f"scene: {knob} must not be negative, but is {value}")
     if scale <= 0:
         raise ValueError(f"scene: scale must be positive, but is {scale}")
-    if np.min(objects) < 0 or not 0 < np.max(objects) <= 250:
-        raise ValueError(
-            f"scene: objects is a number, (least, most) or probabilities, not {objects}"
-        )
-    allowed = allowed_classes(classes)
+    numbers = np.array(objects, dtype=object).ravel()
+    valid = numbers.size and all(isinstance(n, Real) and 0 <= n <= 250 for n in numbers)
+    if not valid or numbers.max() == 0:
+        words = "a number, (least, most) or probabilities"
+        raise ValueError(f"scene: objects is {words}, not {objects!r}")
+    try:
+        allowed = allowed_classes(classes)
+    except (TypeError, ValueError):
+        allowed = []
     if not allowed or min(allowed) < 0 or max(allowed) > 19:
         raise ValueError(f"scene: classes is 1..20 or a list of indices 0..19, not {classes}")
