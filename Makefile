@@ -39,11 +39,12 @@ $(VENV)/installed: settings.ini setup.py
 	$(BIN)/pip install --quiet --editable ".[dev]"
 	@touch $@
 
+# One thread a process: two threads of torch beside another process are many times slower than one.
 reproduce: $(VENV)/installed
-	$(BIN)/fmwsss reproduce minivoc --quick --out runs/minivoc
+	$(NICE) $(BIN)/fmwsss reproduce minivoc --quick --out runs/minivoc
 
 benchmark: $(VENV)/installed
-	$(BIN)/fmwsss reproduce minivoc
+	$(NICE) $(BIN)/fmwsss reproduce minivoc
 
 # The formulas, the doors, the command line's errors.
 QUICK = parity formulas names cam affinity superpixels sams losses evaluation prompts models sources refiner_door crf pamr \

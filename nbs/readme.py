@@ -75,7 +75,7 @@ def steps_of(preset: str) -> tuple:
     return rows, int(val.images.max())
 
 
-HEAD = ["step", "raw CAM", "CAM + affinity", "dense CRF", "SAMS"]
+HEAD = ["prompts", "raw CAM", "after affinity", "... then dense CRF", "... or SAMS"]
 
 
 def first_table():
@@ -106,7 +106,7 @@ def refiner_table():
     from IPython.display import Markdown
 
     found = table("refiners")
-    rows = [["refiner of the same CAMs", "mIoU %", "95 % interval", "seconds an image"]]
+    rows = [["refiner of the same *raw* CAMs", "mIoU %", "95 % interval", "seconds an image"]]
     for r in found[found.maps == "cam"].itertuples():
         interval = f"{100 * r.low:.1f} to {100 * r.high:.1f}"
         name = REFINERS.get(r.method, r.method)
@@ -115,15 +115,28 @@ def refiner_table():
 
 
 def claims_in_numbers():
-    "How many claims of the paper hold here, as Markdown for the index."
+    "How many claims of the paper hold here, and which do not, as Markdown for the index."
     from IPython.display import Markdown
 
     if not (RESULTS / "minivoc" / "claims.csv").exists():
         return Markdown("The claims of a full run are not committed yet: run `make benchmark`.")
     claims = table("claims")
     counts = claims.verdict.value_counts()
-    text = ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
-    return Markdown(f"Of {len(claims)} claims that the benchmarks test here: {text}.")
+    text = ", ".join(f"{n} {VERDICTS[verdict]}" for verdict, n in counts.items())
+    lines = [
+        f"Of {len(claims)} claims that the benchmarks test here, {text}. Those that do not hold:"
+    ]
+    for c in claims[claims.verdict != "holds"].itertuples():
+        lines.append(f"- {c.claim}: {c.verdict}, {c.by_how_much}")
+    return Markdown("\n".join([lines[0], "", *lines[1:]]))
+
+
+VERDICTS = dict(
+    holds="hold",
+    opposite="turn out the opposite way",
+    undecided="are undecided",
+)
+VERDICTS["no effect"] = "show no effect"
 
 
 def take_results(run: Path):
