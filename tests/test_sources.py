@@ -26,7 +26,7 @@ from segment_anything.modeling import (
 )
 from segment_anything.utils import amg
 
-from fmwsss.engine.keys import code_digest, module_file
+from fmwsss.engine.keys import code_digest, module_file, reached
 from fmwsss.engine.stages import Run
 from fmwsss.fast import decoder
 from fmwsss.files.errors import DataError, MissingData, SettingsError
@@ -627,6 +627,13 @@ def test_a_change_of_ones_own_code_changes_the_key_and_a_comment_does_not(own):
     assert digest() == before
     own.write_text(OWN.replace(">= least", "> least"))
     assert digest() != before
+
+
+@pytest.mark.parametrize("line", ["from fmwsss import sams", "import fmwsss"])
+def test_a_name_that_a_package_imports_on_demand_decides_the_key(own, line):
+    call = "sams" if "from" in line else "fmwsss.sams"
+    own.write_text(f"{line}\n\ndef painted(maps, masks):\n    return {call}(maps, masks, [0])\n")
+    assert ("fmwsss.method.sams", "sams") in reached([("my_masks", "painted")])[0]
 
 
 def test_factories_and_classes_of_ones_own(own):

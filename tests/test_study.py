@@ -10,7 +10,7 @@ from fmwsss.engine.stages import StageFailed
 from fmwsss.files.errors import SettingsError
 from fmwsss.method.evaluation import confusion
 from fmwsss.study import stages
-from fmwsss.study.pseudo_labels import coarse_to_fine, pseudo_labels
+from fmwsss.study.pseudo_labels import pseudo_labels
 from fmwsss.study.statistics import miou
 from fmwsss.study.study import from_seed
 from fmwsss.study.ways import Way
@@ -23,13 +23,13 @@ def label_maps(study, prompts, way, part="val"):
 
 def test_the_whole_method_and_the_same_numbers_from_the_cache(tmp_path):
     study = quick_study(tmp_path)
-    found = coarse_to_fine(study)
+    found = study.coarse_to_fine()
     assert found.method == "sams" and {"cam", "caa", "sams"} <= set(found.fine)
     first = label_maps(study, found.fine_prompts, found.fine["sams"])
     computed = [r for r in study.run.records if r["computed"]]
     assert {"masks_felzenszwalb", "cams", "seeds"} <= {r["stage"] for r in computed}
     again = quick_study(tmp_path)
-    found = coarse_to_fine(again)
+    found = again.coarse_to_fine()
     second = label_maps(again, found.fine_prompts, found.fine["sams"])
     assert all(map(np.array_equal, first, second))
     assert not any(r["computed"] for r in again.run.records)
@@ -71,7 +71,7 @@ def test_of_several_learning_rates_the_best_on_tune(tmp_path):
 
 def test_contexts_of_the_first_task_can_start_the_second(tmp_path):
     study = quick_study(tmp_path, segmentation=dict(prompts=dict(start="classification")))
-    found = coarse_to_fine(study, methods=())
+    found = study.coarse_to_fine(methods=())
     assert found.fine_prompts.contexts.shape == found.coarse_prompts.contexts.shape
     moved = (found.fine_prompts.contexts - found.coarse_prompts.contexts).abs().max()
     assert 0 < moved < 0.5
@@ -236,5 +236,5 @@ def test_training_uses_the_images_that_have_seeds(tmp_path):
     data = drawn_list(6, Counted)
     data.fail_in = "image"
     study = quick_study(tmp_path, data)
-    found = coarse_to_fine(study, methods=())
+    found = study.coarse_to_fine(methods=())
     assert len(study.data["train"]) == GOOD and len(found.fine_prompts.history) == 2

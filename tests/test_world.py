@@ -5,7 +5,6 @@ import torch
 
 from fmwsss.app.presets import settings_of
 from fmwsss.study.arms import arms_of, measure_arms
-from fmwsss.study.pseudo_labels import coarse_to_fine
 from fmwsss.study.statistics import gain
 from fmwsss.study.study import Study
 
@@ -32,7 +31,7 @@ def small(tmp_path_factory):
     "{(task, method): confusions} of the method in small."
     root = tmp_path_factory.mktemp("world")
     study = Study(settings_of("minivoc", changes=SMALL), root, progress=False)
-    found = coarse_to_fine(study, methods=("cam",))
+    found = study.coarse_to_fine(methods=("cam",))
     measured = measure_arms(study, arms_of(study, found, ["val"]), ["val"])
     return {(task, method): m for (task, method, _), m in measured.items()}
 
@@ -61,7 +60,7 @@ def test_two_runs_with_one_seed_are_identical(tmp_path):
     for name, seed in dict(one=0, two=0, other=1).items():
         settings = settings_of("minivoc", changes=dict(few, seed=seed))
         study = Study(settings, tmp_path / name, progress=False)
-        found = coarse_to_fine(study, methods=())
+        found = study.coarse_to_fine(methods=())
         ends.append(torch.cat([found.coarse_prompts.text, found.fine_prompts.text]))
     assert torch.equal(ends[0], ends[1])
     assert not torch.equal(ends[0], ends[2])

@@ -68,6 +68,7 @@ class Source:
         self.name, self.nodes, self.imports = name, {}, {}
         self.package = name if is_package else name.rpartition(".")[0]
         self.collect(tree.body)
+        self.imports |= self.on_demand()
 
     def collect(self, body):
         "Names of a list of statements, also of those inside `if`, `try` and `with`."
@@ -81,6 +82,12 @@ class Source:
                     self.collect(getattr(node, part, []))
             for handler in getattr(node, "handlers", []):
                 self.collect(handler.body)
+
+    def on_demand(self) -> dict:
+        "Names that a package imports when they are first used, see `fmwsss.files.lazy`."
+        tables = self.nodes.get("PUBLIC", []) if "__getattr__" in self.nodes else []
+        words = [k for t in tables if isinstance(t.value, ast.Call) for k in t.value.keywords]
+        return {k.arg: (k.value.value, k.arg) for k in words if isinstance(k.value, ast.Constant)}
 
     def imported(self, node) -> dict:
         "Names that an import statement binds -> (module, name in it or None)."

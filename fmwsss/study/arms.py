@@ -15,7 +15,7 @@ import pandas as pd
 from .. import plots
 from ..method.evaluation import scores
 from .measuring import bound, masks_of, measure, seconds, summary
-from .pseudo_labels import CoarseToFine
+from .study import CoarseToFine
 from .statistics import interval
 from .study import Prompts, Study, from_seed
 from .ways import Way

@@ -34,7 +34,8 @@ from .measuring import bound, seconds
 from .settings import Settings
 from .stages import Reader, cams_setup, masks_setup, refiners_of, stamps_of
 from .statistics import first_best, interval, miou
-from .study import Prompts, Study, from_seed, sams_name
+from .study import Prompts, Study, from_seed
+from .ways import sams_name
 from .ways import Way, sweep
 
 # %% ../../nbs/study/13_compare.ipynb #9ed2be3b

@@ -14,7 +14,8 @@ import pandas as pd
 from .frozen import average_precision, zero_shot
 from .measuring import measure
 from .statistics import interval
-from .study import Study, sams_name
+from .study import Study
+from .ways import sams_name
 
 # %% ../../nbs/study/23_controls.ipynb #1f712bce
 def control(study: Study, part: str, words: str, template: str, names: list | None = None) -> dict:
