@@ -8,12 +8,11 @@ __all__ = ['PACKAGE', 'WEIGHTS', 'write_atomic', 'write_text', 'remove_leftovers
 # %% ../../nbs/files/02_writing.ipynb #d7f50c38
 import os
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
-import fmwsss
-
 # %% ../../nbs/files/02_writing.ipynb #41f4697e
-PACKAGE = Path(fmwsss.__file__).resolve().parent
+PACKAGE = Path(find_spec("fmwsss").origin).resolve().parent
 WEIGHTS = PACKAGE / "weights"  # of the miniatures, shipped with the package
 
 
