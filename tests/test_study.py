@@ -62,6 +62,20 @@ def test_another_setting_below_makes_only_what_depends_on_it(tmp_path):
     assert study.run.records[-1]["computed"] == 4
 
 
+def test_a_level_without_masks_is_noted(tmp_path):
+    def notes(root, whole):
+        sam = dict(points_per_side=3, crop_layers=0, pred_iou_thresh=0.0, whole_nms_bonus=0.0)
+        sam["stability_thresh"] = [0.0, 0.0, whole]
+        study = quick_study(tmp_path / root, masks=dict(source=["sam"], sam=sam))
+        study.masks("val")
+        return [note for note in study.notes if "masks of" in note]
+
+    assert notes("all", 0.0) == []
+    (note,) = notes("none", 1.01)
+    assert note.startswith("masks of val: none of") and "of 4 photos is a whole" in note
+    assert "1.01" in note and "\n" not in note
+
+
 def test_of_several_learning_rates_the_best_on_tune(tmp_path):
     study = quick_study(tmp_path, classification=dict(training=dict(lr=[1e-3, 0.5])))
     prompts = study.train("classification", study.settings.classification)

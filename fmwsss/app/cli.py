@@ -34,6 +34,7 @@ from fmwsss.app.console import (
     tell_warning,
     warn,
 )
+from .cams import cams_command
 from .refine import refine_command
 
 # %% ../../nbs/app/07_cli.ipynb #541b0b0a
@@ -333,6 +334,7 @@ def compare(
     typer.echo(f"All tables and figures side by side: {page}")
 
 # %% ../../nbs/app/07_cli.ipynb #cbef3e67
+app.command("cams")(cams_command)
 app.command("refine")(refine_command)
 
 # %% ../../nbs/app/07_cli.ipynb #321eb9e9

@@ -6,7 +6,7 @@
 __all__ = ['MAPS', 'FEW_POINTS', 'SOURCES', 'METHODS', 'Knobs', 'class_maps', 'chosen_maps', 'chosen_masks', 'View',
            'picture_iou', 'open_masks', 'Looks', 'Explorer']
 
-# %% ../../nbs/explore/01_chain.ipynb #ce089798
+# %% ../../nbs/explore/01_chain.ipynb #afc56517
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -29,7 +29,7 @@ from ..models.clip import load_clip
 from ..models.sam import load_sam
 from ..refiners.refiner import label_maps, open_refiner, settings_of
 from ..sources.automatic import generate_masks
-from ..sources.needed import CROPS, needed_masks
+from ..sources.needed import CROPS, needed_masks, with_precision
 from ..sources.table import masks_for, open_source
 
 # %% ../../nbs/explore/01_chain.ipynb #e7b942e6
@@ -129,7 +129,7 @@ def picture_iou(picture: Picture, seed: np.ndarray) -> dict:
     labels = dict(zip(["background", *picture.classes], [0, *picture.values]))
     return {name: float(found[label]) for name, label in labels.items()}
 
-# %% ../../nbs/explore/01_chain.ipynb #c0f9ae22
+# %% ../../nbs/explore/01_chain.ipynb #66244675
 FEW_POINTS = dict(
     points_per_side=12,
     crop_layers=0,
@@ -147,13 +147,16 @@ def open_masks(name: str, sam: Callable, settings: Mapping) -> Callable:
     """The mask source called `name` (image -> `Masks`): see `open_source`.
 
     sam: function that loads the SAM, so that it need not be the miniature; settings: of
-    `generate_masks`, or of `needed_masks` if `max_area` is above 0. Raises SettingsError."""
-    if name == "sam" and settings.get("max_area"):
-        some = {k: v for k, v in settings.items() if k not in (*CROPS, "precision")}
-        return partial(needed_masks, sam(), **some)
-    if name == "sam":
-        return partial(generate_masks, sam(), **settings)
-    return open_source(name)
+    `generate_masks`, or of `needed_masks` if `max_area` is above 0, and `precision` of the SAM's
+    decoder, see `with_precision`. Raises SettingsError."""
+    if name != "sam":
+        return open_source(name)
+    some = dict(settings)
+    network = with_precision(sam(), some.pop("precision", "float32"))
+    if some.get("max_area"):
+        return partial(needed_masks, network, **{k: v for k, v in some.items() if k not in CROPS})
+    some.pop("max_area", None)
+    return partial(generate_masks, network, **some)
 
 # %% ../../nbs/explore/01_chain.ipynb #7a07c2f6
 class Looks:

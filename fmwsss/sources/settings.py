@@ -101,22 +101,32 @@ def for_model(name: str, weights=None, device="cpu") -> ForModel:
     hint = ", or give a folder of masks, or package.module:object"
     raise SettingsError(unknown_name(name, FOR_MODEL, "mask source") + hint)
 
-# %% ../../nbs/sources/05_settings.ipynb #a7be7e9e
+# %% ../../nbs/sources/05_settings.ipynb #e914bf91
 def empty_levels(levels) -> list[str]:
-    "Names of the levels that no mask of a data set has, of arrays of levels (one an image)."
-    seen = set(np.concatenate([np.zeros(0, int), *levels]).astype(int).tolist())
-    return [name for level, name in enumerate(LEVELS) if seen and level not in seen]
+    """Names of the levels that no mask of a data set has, of arrays of levels, one a photo.
+
+    Reads no further than the photo in which the last level occurs; no photo: []."""
+    left, any_photo = dict(enumerate(LEVELS)), False
+    for found in levels:
+        any_photo = True
+        for level in np.unique(found).astype(int).tolist():
+            left.pop(level, None)
+        if not left:
+            break
+    return list(left.values()) if any_photo else []
 
 
 def warn_of_empty(levels, settings: dict) -> str:
-    "One line on the levels that stay empty with these settings of a SAM, or ''."
-    empty = empty_levels(levels)
+    """One line on the levels that stay empty with these settings of a SAM, or ''.
+
+    levels: function () -> arrays of levels, one a photo."""
+    empty = empty_levels(levels())
     if not empty:
         return ""
-    limit = settings.get("stability_thresh", 0.92)
-    number = sum(map(len, levels))
-    said = f"none of {number} masks of {len(levels)} photos is a {' or a '.join(empty)}"
+    counts = [len(found) for found in levels()]
+    said = f"none of {sum(counts)} masks of {len(counts)} photos is a {' or a '.join(empty)}"
+    stable, sure = settings.get("stability_thresh", 0.92), settings.get("pred_iou_thresh", 0.86)
     return (
-        f"{said}: no such mask passed stability {limit}, or predicted IoU "
-        f"{settings.get('pred_iou_thresh', 0.86)}; lower stability_thresh for that level"
+        f"{said}: no such mask passed stability {stable}, predicted IoU {sure} and NMS; "
+        "lower stability_thresh for that level"
     )

@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['POWERS', 'RULES', 'cams_setup', 'cams_stage', 'ways_of', 'opened_methods', 'listed', 'split_photos', 'Refined',
-           'refine_cams', 'found_device', 'tell_plan', 'note_levels', 'stores_of', 'best_way', 'seeds_of',
-           'folder_name', 'write_label_maps', 'seed_confusions', 'bound_confusions', 'mask_count', 'measure',
-           'intervals_of']
+           'refine_cams', 'found_device', 'tell_plan', 'stores_of', 'taught', 'best_way', 'seeds_of', 'folder_name',
+           'write_label_maps', 'seed_confusions', 'bound_confusions', 'mask_count', 'measure', 'intervals_of']
 
-# %% ../../nbs/study/18_refine.ipynb #7f50fa4d
+# %% ../../nbs/study/18_refine.ipynb #a7aa26c4
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,8 +30,10 @@ from ..method.sams import oracle_seed
 from ..refiners.crf import crf_library
 from ..refiners.refiner import candidates, needs_masks, open_refiner, settings_of
 from ..sources.disk import from_arrays
-from ..sources.settings import SMALL_ON_TOP, THE_PAPERS, ForModel, for_model, warn_of_empty
-from .stages import choosing_stage, masks_stage, pack, readable, seeds_stage, stamps_of
+from ..sources.settings import SMALL_ON_TOP, THE_PAPERS, ForModel, for_model
+from .cam_affinity import learned_affinity, learning_settings
+from .stages import choosing_stage, masks_stage, note_of_levels, pack, readable
+from .stages import seeds_stage, stamps_of
 from .statistics import confusions, first_best, gain, interval, miou, mious
 from .ways import Way
 
@@ -56,7 +57,7 @@ def cams_stage(run: Run, dataset: CamPhotos) -> Store:
     options = dict(stamps=stamps_of(dataset, "all"), reads=("image", "cams"), workers=1)
     return run.stage("cams_on_disk", {}, dataset, cams_setup, dataset, batch=16, **options)
 
-# %% ../../nbs/study/18_refine.ipynb #95b3ae0e
+# %% ../../nbs/study/18_refine.ipynb #7e7f3bae
 POWERS = (1.0, 0.5, 0.7, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # of the background (1 - max)^power
 RULES = (
     SMALL_ON_TOP,
@@ -69,9 +70,11 @@ RULES = (
 def ways_of(method: str, chosen: ForModel, given: dict, source: str | None) -> list[Way]:
     "Ways that a method may choose from, what is taken without a choice first."
     refiner = open_refiner(method)
-    if hasattr(refiner, "learn"):
+    if hasattr(refiner, "learn") and method != "affinity":
         text = f"method {method!r} has to learn first"
         raise SettingsError(f"{text}: see nbs/refiners, or leave it out")
+    if method == "affinity":
+        given = learning_settings(given)[1]
     known = settings_of(refiner)
     powers = dict(power=list(POWERS)) if "power" in known else {}
     lists = [powers]
@@ -137,7 +140,7 @@ class Refined:
     notes: list = field(default_factory=list)
     skipped: dict = field(default_factory=dict)
 
-# %% ../../nbs/study/18_refine.ipynb #376a4182
+# %% ../../nbs/study/18_refine.ipynb #5f551604
 def refine_cams(
     images,
     cams,
@@ -184,11 +187,14 @@ def refine_cams(
     found = Refined(Path(out), run, dataset, cams_stage(run, dataset), None, {}, {}, reported)
     if use_masks:
         found.masks = masks_stage(run, dataset, chosen.source, chosen.settings)
-        note_levels(found, chosen)
+        ids = found.dataset.ids
+        if line := note_of_levels(found.masks, ids, chosen.source, chosen.settings):
+            found.notes.append(line)
     there = [n for n in chooses if n in set(dataset.ids)]
     for method in methods:
-        found.ways[method] = best_way(found, ways[method], there)
-        found.seeds[method] = seeds_of(found, dataset, found.ways[method])
+        refiner = taught(found, given.get(method, {})) if method == "affinity" else None
+        found.ways[method] = best_way(found, ways[method], there, refiner)
+        found.seeds[method] = seeds_of(found, dataset, found.ways[method], refiner)
         write_label_maps(found, method)
     found.skipped = dict(photos.left_out) | run.skipped
     if reported and not there:
@@ -196,7 +202,7 @@ def refine_cams(
     measure(found, len(there))
     return found
 
-# %% ../../nbs/study/18_refine.ipynb #8dce4364
+# %% ../../nbs/study/18_refine.ipynb #d3ebcae4
 def found_device(device: str) -> str:
     "'cuda' if there is one and device is 'auto', else what was said."
     import torch
@@ -220,33 +226,33 @@ def tell_plan(photos, chosen: ForModel, use_masks: bool, tell):
         tell(f"masks: about {minutes} minutes on one core if none is there yet ({chosen.why})")
 
 
-def note_levels(found: Refined, chosen: ForModel):
-    "Note levels of a SAM's masks that stay empty."
-    ids = [n for n in found.dataset.ids if found.masks.has(n)]
-    levels = [found.masks.load(n)["level"] for n in ids]
-    if chosen.source == "sam" and (line := warn_of_empty(levels, chosen.settings)):
-        found.notes.append(line)
-
-
 def stores_of(found: Refined, way: Way) -> dict:
     "{source: masks} that a way reads."
     return {way.source: found.masks} if way.source else {}
 
 
-def best_way(found: Refined, ways: list, chooses: list) -> Way:
+def taught(found: Refined, given: dict):
+    "AffinityNet taught by the CAMs of the photos that are not reported; if there are none, of all."
+    others = [n for n in found.dataset.ids if n not in set(found.reported)]
+    part = subset(found.dataset, others) if others else found.dataset
+    return learned_affinity(found.run, part, found.cams, learning_settings(given)[0])
+
+
+def best_way(found: Refined, ways: list, chooses: list, refiner=None) -> Way:
     "The way with the best mIoU on the photos that choose; the first without any."
     if len(ways) == 1 or not chooses:
         return ways[0]
     part = subset(found.dataset, chooses)
     part.split = "tune"
-    store = choosing_stage(found.run, part, found.cams, stores_of(found, ways[0]), ways)
+    ready = None if refiner is None else {ways[0].method: refiner}
+    store = choosing_stage(found.run, part, found.cams, stores_of(found, ways[0]), ways, ready)
     sums = [store.load(n)["confusions"] for n in part.ids if store.has(n)]
     return ways[first_best(mious(np.sum(sums, 0, dtype=np.int64)))]
 
 
-def seeds_of(found: Refined, dataset, way: Way) -> Store:
-    "Label maps of all photos by one way."
-    return seeds_stage(found.run, dataset, found.cams, stores_of(found, way), way)
+def seeds_of(found: Refined, dataset, way: Way, refiner=None) -> Store:
+    "Label maps of all photos by one way; refiner: the one that has learned."
+    return seeds_stage(found.run, dataset, found.cams, stores_of(found, way), way, refiner)
 
 # %% ../../nbs/study/18_refine.ipynb #eaa11093
 def folder_name(method: str) -> str:

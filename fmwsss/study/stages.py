@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['SAM_GIGABYTES', 'stamps_of', 'readable_setup', 'worth_workers', 'readable', 'masks_setup', 'that_fit', 'masks_stage',
-           'weights_digest', 'prompts_stage', 'kept_text', 'pack', 'unpack', 'full_size', 'same_size', 'cams_setup',
-           'cams_of_group', 'refined_maps', 'cams_stage', 'Reader', 'seeds_setup', 'choosing_setup', 'refiners_of',
-           'seeds_stage', 'choosing_stage']
+           'note_of_levels', 'weights_digest', 'prompts_stage', 'kept_text', 'pack', 'unpack', 'full_size', 'same_size',
+           'cams_setup', 'cams_of_group', 'refined_maps', 'cams_stage', 'Reader', 'seeds_setup', 'choosing_setup',
+           'refiners_of', 'seeds_stage', 'choosing_stage']
 
-# %% ../../nbs/study/09_stages.ipynb #d7f1ff36
+# %% ../../nbs/study/09_stages.ipynb #a47277c2
 import hashlib
 import time
 from functools import cache
@@ -32,6 +32,7 @@ from ..models.adapter import round_up
 from ..models.clip import load_clip
 from ..refiners.refiner import label_maps, open_refiner
 from ..sources.disk import from_arrays, to_arrays
+from ..sources.settings import warn_of_empty
 from ..sources.table import SOURCES, deciding, masks_for, open_source
 
 # %% ../../nbs/study/09_stages.ipynb #8feb6846
@@ -67,7 +68,7 @@ def readable(run: Run, dataset):
     found = [image_id for image_id in dataset.ids if store.has(image_id)]
     return dataset if len(found) == len(dataset) else subset(dataset, found)
 
-# %% ../../nbs/study/09_stages.ipynb #3cf6be7c
+# %% ../../nbs/study/09_stages.ipynb #ce4b317a
 def masks_setup(dataset, name, part, settings):
     "Setup: a mask source, opened by its name in each worker; part: what the name stands for."
     source = open_source(name, **settings)
@@ -112,6 +113,14 @@ def masks_stage(run: Run, dataset, name: str, settings: dict, workers=None) -> S
     workers = that_fit(workers or run.workers, settings)
     stage = f"masks_{name.replace(':', '.')}"
     return run.stage(stage, key, dataset, masks_setup, *args, workers=workers, **options)
+
+
+def note_of_levels(store: Store, ids, name: str, settings: dict) -> str:
+    "One line on the levels that no mask of a SAM has, or ''; see `warn_of_empty`."
+    if name != "sam":
+        return ""
+    levels = lambda: (store.load(n)["level"] for n in ids if store.has(n))
+    return warn_of_empty(levels, settings)
 
 
 @cache

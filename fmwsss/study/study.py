@@ -27,7 +27,7 @@ from .checks import check
 from .settings import Seeding, Settings, Task, seeding_of
 from .splits import open_splits, prompt_names
 from .stages import cams_stage, choosing_stage, full_size, kept_text, masks_stage
-from .stages import prompts_stage, readable, seeds_stage, weights_digest
+from .stages import note_of_levels, prompts_stage, readable, seeds_stage, weights_digest
 from .statistics import first_best, mious, tied
 from .tasks import AugmentedViews, FrozenViews, classification_loss, labels_of
 from .tasks import segmentation_loss
@@ -146,8 +146,16 @@ class Study:
         "Quasi-superpixels of a part -> Store; source: default the first of the settings."
         source = source or self.sources[0]
         settings = self.mask_settings(source)
-        make = lambda: masks_stage(self.run, self.data[part], source, settings)
+        make = lambda: self.make_masks(part, source, settings)
         return self.once(("masks", part, source), make)
+
+    def make_masks(self, part: str, source: str, settings: dict):
+        "The masks of a part; a level that stays empty is noted."
+        store = masks_stage(self.run, self.data[part], source, settings)
+        line = note_of_levels(store, self.data[part].ids, source, settings)
+        if line:
+            self.note(f"masks of {part}: {line}")
+        return store
 
     def mask_settings(self, source: str) -> dict:
         """What a mask source is opened with.
