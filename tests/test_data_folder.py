@@ -120,6 +120,67 @@ def test_two_photos_that_one_name_may_mean_are_asked(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    "file_name, row",
+    [
+        *[("images/a.jpg", "a.jpg"), ("a.jpg", "photos/a.jpg"), ("deep/er/a.png", "a.jpg")],
+        *[("001.jpg", "1"), ("007.png", "7.0"), ("1.jpg", "1.0"), ("1.jpg", "001")],
+        *[("a.jpg", "https://somewhere.org/a.jpg"), ("a.png", "a.jpg")],
+    ],
+)
+@pytest.mark.fault
+def test_a_photo_that_may_be_meant_is_named(tmp_path, file_name, row):
+    with pytest.raises(MissingData) as error:
+        FolderDataset(one_photo(tmp_path, file_name, row))
+    one_line(error, "labels.csv", f"but {file_name} is")
+
+
+@pytest.mark.parametrize("name", ["Labels.CSV", "LABELS.csv", "labels.Csv"])
+@pytest.mark.fault
+def test_the_table_is_found_in_capitals(tmp_path, name):
+    (folder(tmp_path) / "labels.csv").rename(tmp_path / name)
+    assert len(FolderDataset(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("name", ["labels.xlsx", "labels.csv.txt", "annotations.csv", "x.json"])
+@pytest.mark.fault
+def test_a_table_of_another_name_is_named(tmp_path, name):
+    (folder(tmp_path) / "labels.csv").rename(tmp_path / name)
+    with pytest.raises(MissingData) as error:
+        FolderDataset(tmp_path)
+    one_line(error, "labels.csv does not exist", f"is {name} meant?")
+    (tmp_path / "labels.csv").mkdir()
+    with pytest.raises(DataError) as error:
+        FolderDataset(tmp_path)
+    one_line(error, "is a folder")
+
+
+@pytest.mark.parametrize(
+    "name, said",
+    [
+        ("2.jpg", "JPEG changes"),
+        ("2.npy", "2.npy"),
+        ("2.json", "2.json"),
+        (".DS_Store", "is empty"),
+    ],
+)
+@pytest.mark.fault
+def test_what_lies_in_a_folder_without_masks_is_told(tmp_path, name, said):
+    write(folder(tmp_path) / "masks" / name, b"x")
+    data, lines = told(lambda: FolderDataset(tmp_path, mask_dir="masks"))
+    one_line(lines[0], said, "nothing can be measured")
+
+
+@pytest.mark.fault
+def test_two_masks_of_one_photo_are_told(tmp_path):
+    folder(tmp_path)
+    for name, value in (("2.png", 1), ("2.tif", 2)):
+        save_label(write(tmp_path / "masks" / name, b""), np.full((24, 32), value))
+    data, lines = told(lambda: FolderDataset(tmp_path, mask_dir="masks"))
+    assert (data.mask(1) == 1).all()
+    one_line(lines[0], "two masks", "2.png and 2.tif", "2.png is used")
+
+
 @pytest.mark.fault
 def test_two_photos_with_one_id_are_refused(tmp_path):
     rows = "image,labels\ncats/1.png,dog\ncats__1.png,cat\n"

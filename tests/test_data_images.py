@@ -149,6 +149,15 @@ def test_transparent_pixels_are_white(tmp_path):
     assert read[0, 0, 0] == 0 and read[9, 0, 0] == 255
 
 
+@pytest.mark.fault
+def test_a_picture_that_is_transparent_everywhere_is_told(tmp_path):
+    pixels = np.dstack([picture(), np.zeros((24, 32), np.uint8)])
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+    read, lines = told(lambda: read_image(tmp_path / "x.png"))
+    assert (read == 255).all()
+    one_line(lines[0], "x.png", "transparent everywhere")
+
+
 # ---- which way is up
 
 SUFFIXES = [".jpg", ".png", ".tif", ".webp", ".avif", ".heic"]

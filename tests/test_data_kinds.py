@@ -371,3 +371,34 @@ def test_labels_that_teach_nothing_are_told(rows, words):
     data = ListDataset([picture()] * 2, ["dog", "cat"], ["dog", "cat", "cow"])
     assert check_labels(data) == ["1 of 3 classes are on no image (cow)"]
     assert count_classes(data).images.tolist() == [1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (dict(max_side="big"), ["data.options.max_side", "'big'", "int"]),
+        (dict(max_side="1:30"), ["data.options.max_side"]),
+        (dict(max_side=True), ["data.options.max_side"]),
+        (dict(max_side=0), ["max_side 0", "8 pixels"]),
+        (dict(max_side=-5), ["max_side -5"]),
+        (dict(mask_values=255), ["data.options.mask_values", "255", "dict"]),
+        (dict(mask_values={255: "dog"}), ["mask_values", "{255: 1}"]),
+        (dict(mask_values={"a": 1}), ["mask_values", "{255: 1}"]),
+        (dict(mask_values={15301: None}), ["mask_values", "{255: 1}"]),
+        (dict(mask_dir=["masks"]), ["data.options.mask_dir", "str"]),
+        (dict(encoding=5), ["data.options.encoding", "str"]),
+        (dict(labels_csv=5), ["data.options.labels_csv", "str"]),
+        (dict(classes=5), ["data.options.classes", "list"]),
+        (dict(mask_dirr="masks"), ["mask_dirr", "mask_dir"]),
+        (dict(missing="maybe"), ["missing", "skip or refuse"]),
+    ],
+)
+@pytest.mark.parametrize("kind", ["folder", "minivoc"])
+@pytest.mark.fault
+def test_options_of_a_wrong_type_are_named(tmp_path, options, words, kind):
+    root = folder(tmp_path) if kind == "folder" else voc(tmp_path)
+    if kind == "minivoc" and not set(options) & {"mask_dir", "encoding", "labels_csv"}:
+        return
+    with pytest.raises(SettingsError) as error:
+        open_dataset(kind, root, "train" if kind == "minivoc" else None, **options)
+    one_line(error, *words)

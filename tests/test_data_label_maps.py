@@ -250,6 +250,31 @@ def test_masks_with_other_values(tmp_path):
     assert read_mask(path, 300).tolist() == [[0, 300, 255]]
 
 
+@pytest.mark.parametrize("size", [(48, 64), (12, 16)])
+@pytest.mark.fault
+def test_smoothed_masks_are_called_that(tmp_path, size):
+    grey = Image.fromarray(np.linspace(0, 255, 24 * 32).astype(np.uint8).reshape(24, 32))
+    grey.resize(size[::-1], Image.BICUBIC).save(tmp_path / "x.png")
+    with pytest.raises(DataError) as error:
+        read_mask(tmp_path / "x.png", 3)
+    one_line(error, "x.png", "smoothed", "PNG")
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+@pytest.mark.fault
+def test_grey_masks_with_transparency_are_read(tmp_path, mode):
+    label = np.zeros((24, 32), np.uint8)
+    label[4:12, 4:20] = 2
+    plain = Image.fromarray(label)
+    opaque = Image.new("L", plain.size, 255)
+    bands = [plain, opaque] if mode == "LA" else [plain, plain, plain, opaque]
+    Image.merge(mode, bands).save(tmp_path / "x.png")
+    assert (load_label(tmp_path / "x.png") == label).all()
+    bands[-1] = Image.fromarray(np.where(label > 0, 255, 0).astype(np.uint8))
+    Image.merge(mode, bands).save(tmp_path / "x.png")
+    assert (load_label(tmp_path / "x.png") == label).all()
+
+
 # ---- in another size
 
 

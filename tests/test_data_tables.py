@@ -176,6 +176,14 @@ def test_tables_of_all_kinds(tmp_path, encoding, rows):
         ("sep=;\nimage;labels\n2;a;b;c\n", ["line 3"]),
         ("image,dog\n2,maybe\n", ["line 2", "'maybe'"]),
         ("image,dog\n2,-1\n", ["line 2", "'-1'"]),
+        ("image,dog\n2,0.7\n", ["line 2", "'0.7'"]),
+        ("image,labels\n2,#REF!\n", ["line 2", "#REF!", "formula"]),
+        ("image,labels\n2,#NAME?\n", ["line 2", "#NAME?", "formula"]),
+        ("image,labels\n2,#BEZUG!\n", ["line 2", "#BEZUG!", "formula"]),
+        ('image,labels\n2,"[1, 0, 1]"\n', ["line 2", "list of numbers", "column"]),
+        ("image,labels\n2,sofa\n3,x\n2,tabby\n", ["line 4", "one row, 2,sofa;tabby"]),
+        ("# mine\nimage,labels\n2,sofa\n", ["# mine", "image,labels"]),
+        ('"image,labels"\n"2,sofa"\n', ["first line"]),
     ],
 )
 @pytest.mark.fault
@@ -192,6 +200,92 @@ def test_files_that_systems_leave_are_no_photos(tmp_path):
     assert list(read_labels(table(tmp_path, f"image,labels\n{rows}"))[0]) == ["a.jpg"]
     names = "._a\na\n.DS_Store\nThumbs.db\n"
     assert read_list(write(tmp_path / "x.txt", names.encode())) == ["a"]
+
+
+BEGINNINGS = {
+    "Office": b"PK\3\4" + bytes(range(200, 256)),
+    "old Excel": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1\0\1",
+    "PNG picture": b"\x89PNG\r\n\x1a\n",
+    "PDF": b"%PDF-1.7\n\xe2\xe3\xcf\xd3",
+    "gzip": b"\x1f\x8b\x08\x00\xff\xfe",
+}
+
+
+@pytest.mark.parametrize("kind", BEGINNINGS)
+@pytest.mark.fault
+def test_other_files_called_csv_are_called_what_they_are(tmp_path, kind):
+    with pytest.raises(DataError) as error:
+        read_labels(write(tmp_path / "labels.csv", BEGINNINGS[kind]))
+    one_line(error, "labels.csv", kind)
+
+
+@pytest.mark.parametrize("first", ["", "Unnamed: 0"])
+@pytest.mark.parametrize(
+    "rows", ["image,labels\n0,a,dog\n1,b,cat", "image,cat,dog\n0,a,0,1\n1,b,1,0"]
+)
+@pytest.mark.fault
+def test_the_row_numbers_of_pandas_are_no_class(tmp_path, first, rows):
+    found, classes = read_labels(table(tmp_path, f"{first},{rows}\n"))
+    assert classes == ["cat", "dog"]
+    assert found["a"].tolist() == [0, 1] and found["b"].tolist() == [1, 0]
+
+
+@pytest.mark.fault
+def test_columns_that_are_not_read_are_told(tmp_path):
+    path = table(tmp_path, "image,labels,cat,width\na,dog,1,640\nb,cat,0,480\n")
+    (rows, classes), lines = told(lambda: read_labels(path))
+    assert classes == ["cat", "dog"] and rows["a"].tolist() == [0, 1] and len(lines) == 1
+    one_line(lines[0], "labels.csv", "cat, width", "not read")
+
+
+@pytest.mark.fault
+def test_a_row_twice_counts_once_and_is_told(tmp_path):
+    path = table(tmp_path, "image,labels\na,dog;cat\nb,dog\n./a,cat;dog\n")
+    (rows, _), lines = told(lambda: read_labels(path))
+    assert rows["a"].tolist() == [1, 1] and len(rows) == 2
+    one_line(lines[0], "several lines", "counted once")
+
+
+# ---- what scripts and web pages write
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "['dog', 'sofa']",
+        '["dog", "sofa"]',
+        "['dog' 'sofa']",
+        "('dog', 'sofa')",
+        "{'dog', 'sofa'}",
+        "['dog',\n 'sofa',]",
+        "[dog; sofa]",
+        "'dog';'sofa'",
+        "“dog”; ‘sofa’",
+        "do\u00adg;so\u200dfa",
+        "dog\0;\u202asofa\u202c",
+        "dog&#59;sofa",
+    ],
+)
+@pytest.mark.fault
+def test_cells_of_scripts_are_read_as_meant(tmp_path, cell):
+    quoted = cell.replace('"', '""')
+    path = table(tmp_path, f'image,labels\na,"{quoted}"\nb,dog\nc,sofa\nd,[]\n')
+    rows, classes = read_labels(path)
+    assert classes == ["dog", "sofa"]
+    assert rows["a"].tolist() == [1, 1] and rows["d"].tolist() == [0, 0]
+
+
+@pytest.mark.fault
+def test_names_from_web_pages(tmp_path):
+    path = table(tmp_path, "image,labels\na,salt &amp; pepper\nb,R&B;rock\nc,caf&eacute;\n")
+    assert read_labels(path)[1] == ["R&B", "café", "rock", "salt & pepper"]
+
+
+@pytest.mark.fault
+def test_quotes_that_belong_to_a_known_name_stay(tmp_path):
+    path = table(tmp_path, "image,labels\na,'dog'\n")
+    assert read_labels(path, ["'dog'", "dog"])[0]["a"].tolist() == [1, 0]
+    assert read_labels(path, ["dog"])[0]["a"].tolist() == [1]
 
 
 # ---- commas in a cell
@@ -253,6 +347,46 @@ def test_names_that_are_hardly_names_are_told(tmp_path, name):
     one_line(lines[0], name)
 
 
+@pytest.mark.parametrize("name", ["traffic_light", "Traffic-Light", "traffic  light"])
+@pytest.mark.fault
+def test_classes_that_differ_only_in_their_joints_are_one(tmp_path, name):
+    path = table(tmp_path, f"image,labels\na,traffic light\nb,{name}\nc,traffic light;dog\n")
+    (rows, classes), _ = told(lambda: read_labels(path))
+    assert classes == ["dog", "traffic light"] and rows["b"].tolist() == [0, 1]
+    assert read_labels(path, ["dog", "traffic_light"])[0]["b"].tolist() == [0, 1]
+
+
+ODD = {
+    "?": "without a letter",
+    "???": "without a letter",
+    "unknown": "nobody knows",
+    "Other": "nobody knows",
+    "id": "numbers of rows",
+    "dog/cat": "write dog;cat",
+    "dog + cat": "write dog;cat",
+    "dog cat": "write dog;cat",
+    "dogs": "'dog' and 'dogs'",
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.fault
+def test_names_that_may_mean_another_thing_are_told(tmp_path, name):
+    path = table(tmp_path, f"image,labels\na,{name}\nb,dog\nc,cat\n")
+    (_, classes), lines = told(lambda: read_labels(path))
+    assert classes == sorted([name, "dog", "cat"]) and len(lines) == 1
+    one_line(lines[0], "labels.csv", ODD[name])
+
+
+@pytest.mark.parametrize(
+    "name", ["traffic light", "café au lait", "großer Hund 🐕", "x-ray", "24h"]
+)
+def test_names_of_things_pass_without_a_word(tmp_path, name):
+    path = table(tmp_path, f"image,labels\na,{name}\nb,dog\n")
+    (_, classes), lines = told(lambda: read_labels(path))
+    assert name in classes and not lines
+
+
 @pytest.mark.parametrize("yes", ["1", "1.0", "yes", "Yes", "TRUE", "True", "x", "✓"])
 @pytest.mark.parametrize("no", ["0", "0.0", "no", "False", "", "nan"])
 @pytest.mark.fault
@@ -312,6 +446,14 @@ def test_class_numbers_do_not_depend_on_the_split(tmp_path_factory, rows):
         found, names = read_labels(path, split=split)
         assert names == classes
         assert all((row == everything[name]).all() for name, row in found.items())
+
+
+@pytest.mark.fault
+def test_splits_in_capitals_and_rows_without_one(tmp_path):
+    path = table(tmp_path, "image,labels,Split\na,dog,Train\nb,cat,train \nc,cat,\nd,dog,val\n")
+    (rows, classes), lines = told(lambda: read_labels(path, split="train"))
+    assert list(rows) == ["a", "b"] and classes == ["cat", "dog"]
+    one_line(lines[0], "1 rows name no split", "c")
 
 
 @pytest.mark.fault

@@ -12,10 +12,11 @@ from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
 from ..files.errors import SettingsError, unknown_name
+from ..files.text import read_bytes
 from ..files.writing import PACKAGE
+from ..files.yaml_text import load_yaml
 from ..study.checks import check
 from ..study.overlay import overlay
 from ..study.settings import Settings, as_dict
@@ -51,30 +52,28 @@ def known_presets() -> list:
 
 def read_yaml(path: Path) -> dict:
     "A preset file as nested dictionaries. Raises SettingsError in one line."
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
-        text = " ".join(str(error).split())
-        raise SettingsError(f"preset {path} is not valid YAML: {text}") from None
+    content = load_yaml(read_bytes(path), f"preset {path}")
     if not isinstance(content, dict):
         kind = type(content).__name__
         raise SettingsError(f"preset {path} must be lines of `setting: value`, found {kind}")
     return content
 
 # %% ../../nbs/app/01_presets.ipynb #e7e354a7
-def layers(preset, quick: bool = False) -> list:
-    "What lies over the paper's settings: [(where it is from, nested dictionary)], the base first."
+def layers(preset, quick: bool = False, above: tuple = ()) -> list:
+    """What lies over the paper's settings: [(where it is from, nested dictionary)], the base first.
+
+    above: presets that are based on this one."""
     if str(preset) == "paper":
         return []
+    if str(preset) in above:
+        raise SettingsError(f"preset {preset} is based on itself: name another base")
     path = preset_file(preset)
     content = read_yaml(path)
     base = content.pop("base", None)
     if base is None:
         raise SettingsError(f"preset {path}: its first line must be `base: `, a preset or paper")
     fewer = content.pop("quick", None)
-    if str(base) == str(preset):
-        raise SettingsError(f"preset {path} is based on itself: name another base")
-    found = [*layers(base), (path.name, content)]
+    found = [*layers(base, above=(*above, str(preset))), (path.name, content)]
     if quick:
         if not fewer:
             raise SettingsError(f"preset {preset} has no group `quick`: run it without --quick")
@@ -103,11 +102,7 @@ def parse_settings(pairs: list) -> dict:
             target = target.setdefault(group, {})
             if not isinstance(target, dict):
                 raise SettingsError(f"--set {pair!r}: {group!r} has a value, so it is no group")
-        try:
-            target[last] = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError) as error:
-            text = " ".join(str(error).split())
-            raise SettingsError(f"--set {pair!r} is not a YAML value: {text}") from None
+        target[last] = load_yaml(value, f"--set {pair!r}")
     return settings
 
 # %% ../../nbs/app/01_presets.ipynb #b1b45c14

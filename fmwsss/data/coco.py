@@ -86,7 +86,7 @@ class COCODataset(Dataset):
         image_dir: str | None = None,
         mask_dir: str | None = None,
         annotations: str | None = None,
-        labels_csv=None,
+        labels_csv: str | Path | None = None,
         crowd: str = "class",
         encoding: str | None = None,
     ):

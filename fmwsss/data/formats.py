@@ -8,7 +8,7 @@ __all__ = ['TURN', 'TURNS', 'PNG', 'JPEG', 'JPEG_END', 'JPEG_BLOCKS', 'QUIET', '
            'to_rgb', 'exif_turn', 'exif_block', 'bare_png', 'png_chunk', 'bare_jpeg', 'with_end', 'bare_file',
            'quietly', 'is_heif', 'open_heif', 'open_picture', 'open_bare', 'read_picture', 'read_bare']
 
-# %% ../../nbs/data/00_formats.ipynb #3a2cee4e
+# %% ../../nbs/data/00_formats.ipynb #f090bbb4
 import io
 import struct
 import threading
@@ -19,6 +19,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
+from ..files.contents import is_regular
 from ..files.errors import DataError, DataWarning
 
 # %% ../../nbs/data/00_formats.ipynb #6b75b92a
@@ -95,7 +96,7 @@ def warn(line: str):
     "Warn in one line about data that are read with a doubt."
     warnings.warn(line, DataWarning, stacklevel=3)
 
-# %% ../../nbs/data/00_formats.ipynb #db79aafd
+# %% ../../nbs/data/00_formats.ipynb #0fcb004f
 def deep_grey(picture, where: str):
     "A grey picture of 9 to 32 bits or floats -> 8 bits."
     values = np.asarray(picture, np.float64)
@@ -126,6 +127,8 @@ def to_rgb(picture, where: str = "the picture"):
         return deep_grey(picture, where).convert("RGB")
     if "transparency" in picture.info or picture.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
         picture = picture.convert("RGBA")
+        if picture.getextrema()[3][1] == 0:
+            warn(f"{where} is transparent everywhere, so it is white: save it without transparency")
         white = Image.new("RGBA", picture.size, "white")
         return Image.alpha_composite(white, picture).convert("RGB")
     rgb = picture.convert("RGB")
@@ -217,7 +220,7 @@ def bare_file(data: bytes) -> bytes | None:
         return bare_png(data)
     return bare_jpeg(data) if data.startswith(JPEG) else None
 
-# %% ../../nbs/data/00_formats.ipynb #a660bc03
+# %% ../../nbs/data/00_formats.ipynb #5ad207f2
 QUIET = threading.Lock()
 
 
@@ -226,9 +229,6 @@ def quietly(make):
     with QUIET, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return make()
-
-
-HEIF_BRANDS = b"heic heix hevc hevx heim heis mif1 msf1 avif avis".split()
 
 
 HEIF_BRANDS = b"heic heix hevc hevx heim heis mif1 msf1 avif avis".split()
@@ -253,6 +253,8 @@ def open_heif(path):
 
 def open_picture(path):
     "Open an image file without decoding it: a Pillow image, in any format that can be read here."
+    if not is_regular(path):
+        raise DataError(f"image {path} is a pipe or a device, no file: take it off the list")
     try:
         return quietly(lambda: Image.open(path))
     except Exception:

@@ -6,7 +6,7 @@
 __all__ = ['MAX_PIXELS', 'MIN_SIDE', 'check_size', 'decode', 'read_image', 'first_picture', 'warn_if_animated', 'image_header',
            'image_size', 'resize', 'size_within']
 
-# %% ../../nbs/data/01_images.ipynb #1540e610
+# %% ../../nbs/data/01_images.ipynb #7a3de788
 import warnings
 from collections.abc import Callable
 
@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from .formats import read_picture, to_rgb, turn_note, turned, upright_size
+from ..files.contents import contents_of
 from ..files.errors import DataError, DataWarning, MissingData, reason
 
 # %% ../../nbs/data/01_images.ipynb #1a9364c3
@@ -34,7 +35,7 @@ def check_size(path, picture, max_pixels: int = MAX_PIXELS) -> None:
     if width * height > max_pixels:
         raise DataError(f"image {path} is huge ({said}, limit {max_pixels:,}): scale it down")
 
-# %% ../../nbs/data/01_images.ipynb #3e375c9b
+# %% ../../nbs/data/01_images.ipynb #689a9cd8
 def decode(path, read: Callable, max_pixels: int = MAX_PIXELS):
     """read(picture) of the image file `path`, without its notes if they are what is broken.
 
@@ -59,6 +60,9 @@ def decode(path, read: Callable, max_pixels: int = MAX_PIXELS):
         most = f"more than {2 * MAX_PIXELS:,} pixels"
         raise DataError(f"image {path} is huge ({most}): scale it down") from None
     except Exception as error:
+        other = None if opened else contents_of(path)
+        if other:
+            raise DataError(f"image {path} is no picture, but {other}") from None
         kind = "is damaged" if opened else "is no readable image"
         raise DataError(
             f"image {path} {kind} ({reason(error)}): get it again or take it off the list"

@@ -73,11 +73,11 @@ class VOCDataset(Dataset):
         self,
         root,
         split: str,
-        classes=VOC_CLASSES,
+        classes: list | tuple | str = VOC_CLASSES,
         image_dir: str = "JPEGImages",
         mask_dir: str | None = None,
         list_dir: str = "ImageSets/Segmentation",
-        labels_csv=None,
+        labels_csv: str | Path | None = None,
         encoding: str | None = None,
     ):
         root = self.root = voc_root(root)

@@ -179,6 +179,6 @@ def read(unread: list, checkpoint) -> list:
 
 
 def check_finite(learner, step: int, rate: float, checkpoint):
-    "Raise TrainingDiverged if a context is no number (the loss before it may be finite)."
+    "Raise TrainingDiverged if a parameter is no number (the loss before it may be finite)."
     if not all(bool(p.isfinite().all()) for p in learner.parameters()):
-        raise diverged("the contexts are no numbers any more", step, rate, checkpoint)
+        raise diverged("the parameters are no numbers any more", step, rate, checkpoint)

@@ -72,7 +72,7 @@ def files_by_stem(folder, suffixes=SUFFIXES) -> dict:
             found[unicodedata.normalize("NFC", os.path.splitext(name)[0])] = Path(folder) / name
     return found
 
-# %% ../../nbs/files/07_names.ipynb #c53f58fd
+# %% ../../nbs/files/07_names.ipynb #e697cf50
 class FileIndex:
     "The pictures below a folder, found by names as people write them."
 
@@ -121,11 +121,33 @@ class FileIndex:
         return self.spelt[inner]
 
     def near(self, name: str) -> list:
-        "Names of the pictures with the same stem but another ending, for a message."
+        """Names of pictures that may be meant, for a message.
+
+        Of another ending, with zeros in front of a number (a spreadsheet makes 1 or 1.0 of 001),
+        or in another folder."""
         inner, base = os.path.split(name)
         stem = plain(split_ending(base, self.suffixes)[0])
-        found = self.entries(self.real_folder(inner))
-        return [n for key, real in found.items() for n in real if split_ending(key)[0] == stem]
+        there = self.entries(self.real_folder(inner))
+        stems = [(split_ending(key)[0], real) for key, real in there.items()]
+        same = [n for other, real in stems for n in real if other == stem]
+        number = re.fullmatch(r"0*(\d+)(\.0)?", stem)
+        if not same and number:
+            same = [n for other, real in stems for n in real if other.lstrip("0") == number[1]]
+        return same or self.elsewhere(stem)
+
+    def elsewhere(self, stem: str, most: int = 100_000) -> list:
+        "The first picture of this name in any folder below root, as a path from there."
+        seen = 0
+        for folder, folders, names in os.walk(self.root):
+            folders[:] = sorted(inner for inner in folders if not is_leftover(inner))
+            for name in sorted(names):
+                known, ending = split_ending(name, self.suffixes)
+                if ending and plain(known) == stem:
+                    return [os.path.relpath(os.path.join(folder, name), self.root)]
+            seen += len(names)
+            if seen > most:
+                break
+        return []
 
 
 def plain(name: str) -> str:

@@ -5,11 +5,13 @@
 # %% auto #0
 __all__ = ['SETTLED', 'MANY', 'file_stamp', 'file_notes', 'is_settled', 'Stamps', 'memory_place']
 
-# %% ../../nbs/files/06_stamps.ipynb #82b40bac
+# %% ../../nbs/files/06_stamps.ipynb #a9eacb0f
 import hashlib
 import os
 import time
 from pathlib import Path
+
+from .contents import is_regular
 
 # %% ../../nbs/files/06_stamps.ipynb #c3a2fae1
 def file_stamp(path) -> str:
@@ -38,7 +40,7 @@ def is_settled(notes: str) -> bool:
     _, modified, changed, _ = map(int, notes.split())
     return time.time_ns() - max(modified, changed) > SETTLED
 
-# %% ../../nbs/files/06_stamps.ipynb #73226912
+# %% ../../nbs/files/06_stamps.ipynb #a0ca22ac
 class Stamps:
     """Stamps of files, remembered while their size and dates stay.
 
@@ -67,6 +69,8 @@ class Stamps:
         "`file_stamp` of a file; 'unreadable' if it cannot be read (reading it says why)."
         path = str(path)
         try:
+            if not is_regular(path):
+                return "unreadable"
             notes = file_notes(path)
             known = self.known.get(path)
             if known and known[0] == notes:

@@ -6,12 +6,13 @@
 __all__ = ['MARKS', 'SURE', 'LATIN', 'CANDIDATES', 'told_encoding', 'doubtful_utf8', 'chance_word', 'latin_trust', 'looks_latin',
            'readings', 'ask_encoding', 'read_bytes', 'read_text', 'decoded', 'decoded_as']
 
-# %% ../../nbs/files/05_text.ipynb #4e525925
+# %% ../../nbs/files/05_text.ipynb #0fc3fe15
 import re
 import unicodedata
 import warnings
 from pathlib import Path
 
+from .contents import looks_like
 from .errors import DataError, DataWarning, MissingData, SettingsError
 
 # %% ../../nbs/files/05_text.ipynb #39f09d18
@@ -74,7 +75,7 @@ def looks_latin(word: str) -> bool:
     mixed = 0 < plain and accents <= plain + 1 and not re.search("[^\x00-\x7f]{3}", word)
     return one_case and mixed
 
-# %% ../../nbs/files/05_text.ipynb #7df73853
+# %% ../../nbs/files/05_text.ipynb #97dc76b7
 CANDIDATES = ("utf-8", "gbk", "big5", "shift_jis", "euc_kr", "cp1251", "cp1250", "cp1252")
 
 
@@ -94,6 +95,9 @@ def readings(data: bytes, most: int = 5) -> str:
 
 def ask_encoding(path, data: bytes, known: bool = True) -> DataError:
     "The error that asks for the encoding of a file; known: it is not UTF-8 for sure."
+    other = looks_like(data[:512])
+    if other:
+        return DataError(f"{path} is no text, but {other}")
     seen = readings(data)
     said = "is not in UTF-8" if known else "may be in UTF-8 or not"
     return DataError(

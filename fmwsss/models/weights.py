@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['KNOWN', 'SAFE_PICKLE', 'STORAGES', 'OPENAI', 'BOXES', 'ANCHORS', 'TRANSFORMERS', 'Inert', 'TensorsOnly',
            'read_checkpoint', 'Part', 'strided', 'ArchivePickle', 'named_tensors', 'is_torchscript', 'read_archive',
-           'unbox', 'unwrap', 'openai_name', 'from_transformers', 'read_state_dict', 'compute_buffers', 'load_strict',
-           'freeze']
+           'unbox', 'unwrap', 'openai_name', 'from_transformers', 'is_safetensors', 'read_state_dict',
+           'compute_buffers', 'load_strict', 'freeze']
 
-# %% ../../nbs/models/01_weights.ipynb #a015150c
+# %% ../../nbs/models/01_weights.ipynb #815058d4
 import pickle
 import re
 import types
@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from ..files.contents import contents_of
 from ..files.errors import DataError, MissingData
 
 # %% ../../nbs/models/01_weights.ipynb #2ee20aae
@@ -231,7 +232,15 @@ def from_transformers(state) -> dict:
         state[name.replace("q_proj.", "in_proj_")] = torch.cat(three)
     return state
 
-# %% ../../nbs/models/01_weights.ipynb #f5a08914
+# %% ../../nbs/models/01_weights.ipynb #81a4e647
+def is_safetensors(path) -> bool:
+    "Does a file begin as safetensors do, whatever it is called: length of a header in JSON, `{`?"
+    with open(path, "rb") as file:
+        start = file.read(9)
+    inside = int.from_bytes(start[:8], "little") < path.stat().st_size
+    return start[8:] == b"{" and (inside or path.suffix == ".safetensors")
+
+
 def read_state_dict(path) -> dict:
     """Tensors by name from safetensors, a checkpoint or OpenAI's TorchScript archive.
 
@@ -241,16 +250,19 @@ def read_state_dict(path) -> dict:
     if not path.is_file():
         raise MissingData(f"no weights file at {path}: check the path")
     try:
-        if path.suffix == ".safetensors":
+        if is_safetensors(path):
             loaded = load_file(path)
         else:
             loaded = read_archive(path) if is_torchscript(path) else read_checkpoint(path)
     except DataError:
         raise
     except Exception as error:
+        said = f"{path} ({path.stat().st_size:,} bytes) is not a readable weights file"
+        other = None if zipfile.is_zipfile(path) else contents_of(path)
+        if other:
+            raise DataError(f"{said}, but {other}") from error
         raise DataError(
-            f"{path} ({path.stat().st_size:,} bytes) is not a readable weights file, truncated "
-            f"perhaps: fetch it again ({type(error).__name__})"
+            f"{said}, truncated perhaps: fetch it again ({type(error).__name__})"
         ) from error
     state = from_transformers(unwrap(unbox(loaded, path)))
     if not state:

@@ -19,7 +19,13 @@ from ..files.errors import SettingsError
 from ..files.parts import check_settings
 from ..method.masks import Masks
 from ..models.sam import load_sam
-from .automatic import Limits, finished, generate_masks, with_settings_of
+from fmwsss.sources.automatic import (
+    Limits,
+    faster_products,
+    finished,
+    generate_masks,
+    with_settings_of,
+)
 
 # %% ../../nbs/sources/04_needed.ipynb #245e4dae
 def coarse_to_fine(side: int) -> np.ndarray:
@@ -129,7 +135,6 @@ def needed_masks(
     where: map (h, w) of any size, True where points may be asked (None: everywhere). The other
     settings are those of `generate_masks`; there are no crops. Smaller batches leave out more."""
     predictor = SamPredictor(sam)
-    predictor.set_image(image)
     thresholds = pred_iou_thresh, stability_thresh, stability_offset, box_nms_thresh
     limits = Limits.of(predictor.device, *thresholds, whole_iou_bonus, whole_nms_bonus)
     size, grid = image.shape[:2], coarse_to_fine(points_per_side)
@@ -137,7 +142,9 @@ def needed_masks(
     points = predictor.transform.apply_coords(grid * size[::-1], size)
     if not len(points):
         return Masks.of(np.zeros((0, *size), bool))
-    logits, rows, _ = ask_where_needed(predictor, points, limits, max_area, points_per_batch)
+    with faster_products(predictor.device):
+        predictor.set_image(image)
+        logits, rows, _ = ask_where_needed(predictor, points, limits, max_area, points_per_batch)
     keep = limits.survivors(rows)
     masks, rows = enlarged(predictor, logits[keep]), rows[keep].cpu()
     return finished(masks, rows, min_region_area, box_nms_thresh)

@@ -8,10 +8,12 @@ __all__ = ['average_precision', 'whole_image', 'zero_shot', 'top1', 'objects', '
 # %% ../../nbs/study/20_frozen.ipynb #060360d1
 import numpy as np
 import torch
+from pycocotools import mask as coco
 from torch.nn import functional as F
 
 from ..data.dataset import Dataset
 from ..data.label_maps import load_label
+from ..method.masks import Masks
 from ..method.prompts import text_features
 from ..models.adapter import Clip
 from ..sources.disk import from_arrays
@@ -68,21 +70,19 @@ def best_ious(study: Study, part: str, source: str) -> np.ndarray:
     found = []
     for i, image_id in enumerate(dataset.ids):
         if store.has(image_id) and dataset.mask(i) is not None:
-            masks = from_arrays(store.load(image_id)).dense()
-            found += best_of_each(masks, objects(dataset, i))
+            found += best_of_each(from_arrays(store.load(image_id)), objects(dataset, i))
     return np.array(found)
 
 
 def best_of_each(masks, found) -> list:
-    "Best IoU of masks (S, H, W) bool with each object of an instance map (H, W)."
-    flat, ids = masks.reshape(len(masks), found.size), found.ravel()
-    best = []
-    for k in np.setdiff1d(ids, [0, 255]):
-        truth = ids == k
-        both = (flat & truth).sum(1)
-        union = flat.sum(1) + truth.sum() - both
-        best.append(float((both / np.maximum(union, 1)).max(initial=0)))
-    return best
+    """Best IoU of masks, (S, H, W) bool or `Masks`, with each object of an instance map (H, W).
+
+    On run lengths: no mask is unpacked."""
+    ids = np.setdiff1d(found, [0, 255])
+    masks, truth = Masks.of(masks, size=found.shape), Masks.of(found == ids[:, None, None])
+    if not len(masks) or not len(ids):
+        return [0.0] * len(ids)
+    return coco.iou(masks.rles, truth.rles, np.zeros(len(ids), np.uint8)).max(0).tolist()
 
 
 def masks_an_image(study: Study, part: str, source: str) -> float:

@@ -6,29 +6,32 @@
 __all__ = ['AugmentedPairs', 'encode_once', 'EncodedPairs', 'poly_rate', 'network_optimizer', 'train_step', 'train_network',
            'predict_encoded', 'predict']
 
-# %% ../../nbs/study/16_segmentation.ipynb #2771fafd
-import math
+# %% ../../nbs/study/16_segmentation.ipynb #cb5a911b
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from ..data.augment import augment
-from ..engine.checkpoints import Checkpoint, diverged
-from ..engine.fit import batches
+from ..engine.checkpoints import Checkpoint
+from ..engine.fit import batches, check_finite, read
+from ..engine.processes import threads_each
 from ..files.errors import SettingsError
 from .networks import Network, to_bytes
 from .settings import NetworkTraining
 
-# %% ../../nbs/study/16_segmentation.ipynb #fb5fcbc0
+# %% ../../nbs/study/16_segmentation.ipynb #43936fd0
 class AugmentedPairs:
     """Pictures (H, W, 3) uint8 and label maps (H, W), augmented and encoded at each iteration.
 
-    images, labels: lists, or anything with len and [i]; settings: of `fmwsss.data.augment`."""
+    images, labels: lists, or anything with len and [i]; threads: images read at once (default: this
+    process's share of the cores); settings: of `fmwsss.data.augment`."""
 
-    def __init__(self, network: Network, images, labels, **settings):
+    def __init__(self, network: Network, images, labels, threads=None, **settings):
         self.network = network
+        self.pool = ThreadPoolExecutor(threads or min(16, threads_each()))
         self.images = images
         self.labels = labels
         self.settings = settings
@@ -36,10 +39,13 @@ class AugmentedPairs:
     def __len__(self):
         return len(self.labels)
 
+    def view(self, i, rng):
+        "One augmented picture and its label map."
+        return augment(np.asarray(self.images[i]), np.asarray(self.labels[i]), rng, **self.settings)
+
     def __call__(self, indices, rng, device="cpu") -> tuple:
-        "A batch: (what `encode` makes, labels (N, H, W))."
-        read = lambda i: (np.asarray(self.images[i]), np.asarray(self.labels[i]))
-        pairs = [augment(*read(i), rng, **self.settings) for i in indices]
+        "A batch: (what `encode` makes, labels (N, H, W)); draws are spawned from `rng`."
+        pairs = list(self.pool.map(self.view, indices, rng.spawn(len(indices))))
         labels = torch.from_numpy(np.stack([label for _, label in pairs])).to(device)
         return self.network.encode(to_bytes([image for image, _ in pairs]).to(device)), labels
 
@@ -101,8 +107,8 @@ def network_optimizer(network: Network, training: NetworkTraining) -> torch.opti
     text = f"network_training.optimizer {training.optimizer!r} is unknown"
     raise SettingsError(f"{text}: use 'sgd' or 'adamw'")
 
-# %% ../../nbs/study/16_segmentation.ipynb #379e5dbe
-def train_step(network, update, batch: tuple, chance: list, precision: str) -> float:
+# %% ../../nbs/study/16_segmentation.ipynb #8435b7dd
+def train_step(network, update, batch: tuple, chance: list, precision: str) -> torch.Tensor:
     "One iteration -> its loss; `chance` seeds what the network draws itself (dropout)."
     inputs, target = batch
     bfloat16 = precision == "bfloat16"
@@ -110,12 +116,10 @@ def train_step(network, update, batch: tuple, chance: list, precision: str) -> f
         torch.manual_seed(int(np.random.default_rng(chance).integers(2**31)))
         with torch.autocast(target.device.type, torch.bfloat16, enabled=bfloat16):
             loss = network.loss(inputs, target)
-        value = float(loss.detach())
         update.zero_grad(set_to_none=True)
-        if math.isfinite(value):
-            loss.backward()
-            update.step()
-    return value
+        loss.backward()
+        update.step()
+    return loss.detach()
 
 
 def train_network(
@@ -140,20 +144,22 @@ def train_network(
     state = Checkpoint(checkpoint)
     first, history = state.load(**parts)
     last = min(training.steps, stop or training.steps)
-    stream = batches(source, first, last, training.batch_size, seed, device, None)
+    ahead = 3 if torch.device(device).type != "cpu" else 0
+    stream = batches(source, first, last, training.batch_size, seed, device, None, ahead)
     look = dict(desc="network", initial=first, total=last, disable=not progress, mininterval=1)
+    unread = []
     for step in tqdm(range(first, last), **look):
         schedule = (training.steps, training.lr, training.warmup, training.power)
         rate = poly_rate(step, *schedule)
         for group in update.param_groups:
             group["lr"] = rate
         value = train_step(network, update, next(stream), [seed, 2, step], training.precision)
-        if not math.isfinite(value):
-            raise diverged(f"the loss is {value}", step, rate, checkpoint)
-        history.append([step, value, rate])
-        if (step + 1) % save_every == 0 or step + 1 == last:
-            if not all(bool(p.isfinite().all()) for p in network.parameters()):
-                raise diverged("weights are no numbers any more", step, rate, checkpoint)
+        unread.append((step, value, rate))
+        save = (step + 1) % save_every == 0 or step + 1 == last
+        if save or not ahead or len(unread) == 20:
+            history += read(unread, checkpoint)
+        if save:
+            check_finite(network, step, rate, checkpoint)
             state.save(step + 1, history, **parts)
     return history
 
