@@ -9,6 +9,7 @@ from fmwsss.data.cams import (
     Cams,
     class_maps,
     first_number,
+    lies_across,
     maps_of_size,
     read_cams,
 )
@@ -160,3 +161,22 @@ def test_maps_of_the_classes_of_a_photo():
     assert classes.tolist() == [3, 8] and not maps[1].any()
     maps, classes = class_maps(some(0), 1)
     assert maps_of_size(maps, (3, 5)).shape == (0, 3, 5) and len(classes) == 0
+
+
+@pytest.mark.fault
+def test_numbers_as_texts_are_numbers_and_other_names_are_refused(tmp_path):
+    np.save(tmp_path / "photo.npy", {"3": MAPS[0], "14": MAPS[1]})
+    cams = read_cams(tmp_path / "photo.npy")
+    assert cams.keys.tolist() == [3, 14] and (cams.maps == MAPS).all()
+    for found in (dict(cam=MAPS), dict(dog=MAPS[0], cat=MAPS[1]), {True: MAPS[0]}):
+        np.save(tmp_path / "photo.npy", found)
+        with pytest.raises(DataError, match="neither class numbers nor 'keys'"):
+            read_cams(tmp_path / "photo.npy")
+    np.save(tmp_path / "photo.npy", {})
+    assert len(read_cams(tmp_path / "photo.npy").maps) == 0
+
+
+@pytest.mark.parametrize("size, across", [((6, 4), True), ((4, 6), False), ((5, 5), False)])
+def test_maps_that_lie_across_their_photo(size, across):
+    assert lies_across(MAPS, size) == across
+    assert not lies_across(MAPS[:0], size)

@@ -2,6 +2,7 @@
 
 Drawn photos always, real ones with FMWSSS_REAL."""
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from fmwsss.app.cli import app
 from fmwsss.app.first_look import fitting_preset, models_told
 from fmwsss.app.presets import settings_of
 from fmwsss.app.refine import refined
+from fmwsss.app.runner import alone_in
 from fmwsss.data.cam_photos import CamPhotos
 from fmwsss.data.label_maps import load_label, save_label
 from fmwsss.files.errors import DataError, SettingsError
@@ -229,3 +231,58 @@ def test_a_gpu_decides_the_preset_for_own_photos():
     assert settings_of("folder").models.sam == "vit_h"
     text = models_told(settings_of("photos"), cuda=False)
     assert "mobile_sam" in text and "no GPU" in text and "minutes" in text
+
+
+def copied(drawn, tmp_path):
+    "The drawn folder, to be changed."
+    return shutil.copytree(drawn, tmp_path / "drawn")
+
+
+@pytest.mark.fault
+def test_maps_that_lie_across_are_left_out_and_told(drawn, tmp_path):
+    folder = copied(drawn, tmp_path)
+    for path in (folder / "photos").iterdir():
+        Image.open(path).crop((0, 0, 128, 80)).save(path)
+    np.save(folder / "cams/scene21.npy", {"0": np.ones((16, 10), np.float32)})
+    text = call(folder, tmp_path / "out", "--classes", "voc", "--numbers", 0)
+    assert "scene21" in text and "turn them" in text
+    assert not (tmp_path / "out/pseudo_labels/sams/scene21.png").exists()
+
+
+@pytest.mark.fault
+def test_true_masks_and_lists_of_other_names_are_told(drawn, tmp_path):
+    folder = copied(drawn, tmp_path)
+    (folder / "masks/scene25.png").rename(folder / "masks/other.png")
+    (folder / "tune.txt").write_text("scene20\nscene21\ngone\n")
+    more = ["--labels", folder / "labels.csv", "--truth", folder / "masks"]
+    text = call(folder, tmp_path / "out", *more, "--tune", folder / "tune.txt")
+    assert "first other" in text and "5 photos are measured" in text
+    assert "1 of 3 photos are not there, first gone" in text
+    notes = json.loads((tmp_path / "out/run.json").read_text())["notes"]
+    assert len([n for n in notes if "first other" in n or "first gone" in n]) == 2
+
+
+@pytest.mark.fault
+def test_two_rows_for_one_photo_are_refused(drawn, tmp_path):
+    folder = copied(drawn, tmp_path)
+    with (folder / "labels.csv").open("a") as file:
+        file.write("elsewhere/scene20.png,sofa;cow;car\n")
+    text = call(folder, tmp_path / "out", "--labels", folder / "labels.csv", ok=1)
+    assert "two photos are called 'scene20'" in text
+
+
+@pytest.mark.fault
+def test_refining_other_photos_into_a_folder_keeps_what_was_there(drawn, tmp_path):
+    mine = tmp_path / "out/pseudo_labels/sams/mine.png"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("by hand")
+    text = call(drawn, tmp_path / "out", "--labels", drawn / "labels.csv")
+    assert "are now in" in text and not mine.exists()
+    (kept,) = (tmp_path / "out/previous").glob("*/pseudo_labels/sams/mine.png")
+    assert kept.read_text() == "by hand"
+    other = copied(drawn, tmp_path)
+    call(other, tmp_path / "out", "--labels", other / "labels.csv")
+    assert len(list((tmp_path / "out/previous").glob("*/pseudo_labels/sams/scene20.png"))) == 1
+    with alone_in(tmp_path / "out"):
+        text = call(other, tmp_path / "out", "--labels", other / "labels.csv", ok=1)
+    assert "another run" in text

@@ -86,13 +86,18 @@ def refine(images, cams, out="refined", strips: int = 8, **options):
 
 def refined(images, cams, out="refined", strips: int = 8, command: str = "", **options):
     "`refine`, but returns all that was made: a `fmwsss.study.refine.Refined`."
+    from fmwsss.app.runner import alone_in, make_room
     from fmwsss.report.page import build_report
     from fmwsss.study.refine import refine_cams
 
     started = time.strftime("%Y-%m-%dT%H:%M:%S")
-    start = time.perf_counter()
-    found = refine_cams(images, cams, out, **options)
-    write_strips(found, strips)
+    start, out = time.perf_counter(), Path(out).expanduser().resolve()
+    places = [str(Path(place).expanduser().resolve()) for place in (images, cams)]
+    with alone_in(out):
+        moved = make_room(out, dict(preset="refine", kind="cams", data=places))
+        found = refine_cams(images, cams, out, **options)
+        found.notes = moved + found.notes
+        write_strips(found, strips)
     plain = {
         k: v if isinstance(v, (int, float, list, tuple)) else str(v) for k, v in options.items()
     }
@@ -104,7 +109,7 @@ def refined(images, cams, out="refined", strips: int = 8, command: str = "", **o
         stages=found.run.records,
         skipped=found.skipped,
         errors=found.run.program_errors,
-        notes=found.notes,
+        notes=[*found.dataset.notes, *found.notes],
     )
     text = json.dumps(record, indent=1, default=str)
     (found.out / "run.json").write_text(text, encoding="utf-8")

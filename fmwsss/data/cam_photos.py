@@ -54,14 +54,20 @@ def stems(folder, what: str, endings=None) -> dict:
     return found
 
 
-def label_rows(path, given) -> tuple[dict, list]:
-    "A label table -> ({photo's name without folder and ending: (C,) uint8}, class names)."
+def label_rows(path, given) -> tuple[dict, list, list]:
+    """A label table -> ({photo's name without folder and ending: (C,) uint8}, class names, notes).
+
+    DataError for two photos of one name with different labels."""
     if path is None:
-        return {}, class_list(given)
-    names = read_table(path).classes if given is None else ()
-    classes = class_list(given, names)
-    rows = read_table(path, classes).vectors()
-    return {split_ending(Path(name).name)[0]: row for name, row in rows.items()}, classes
+        return {}, class_list(given), []
+    classes = class_list(given, read_table(path).classes if given is None else ())
+    table, found = read_table(path, classes), {}
+    notes = table.notes if given else read_table(path).notes
+    for name, row in table.vectors().items():
+        stem = split_ending(Path(name).name)[0]
+        if (found.setdefault(stem, row) != row).any():
+            raise DataError(f"table {path}: two photos are called {stem!r}: rename one of them")
+    return found, classes, notes
 
 # %% ../../nbs/data/18_cam_photos.ipynb #61e173e0
 class CamPhotos(Dataset):
@@ -78,7 +84,7 @@ class CamPhotos(Dataset):
         photos = stems(images, "photo folder")
         self.cam_files = stems(cams, "CAM folder", (".npz", ".npy"))
         masks = stems(truth, "mask folder", (".png",)) if truth else {}
-        rows, names = label_rows(labels, classes)
+        rows, names, notes = label_rows(labels, classes)
         self.root, self.max_side, self.field = Path(images), max_side, field
         self.left_out = {p: "no CAM file of this name" for p in photos if p not in self.cam_files}
         for name in photos if labels else ():
@@ -91,7 +97,18 @@ class CamPhotos(Dataset):
             raise DataError(f"no photo of {images} has CAMs in {cams}: {names}")
         super().__init__("all", names, ids, photos, masks, rows if labels else None)
         self.from_table = bool(labels)
+        for note in notes:
+            self.doubt(note, note)
+        self.tell_truth(truth, masks)
         self.first = self.find_first(Path(cams)) if numbers is None else int(numbers)
+
+    def tell_truth(self, folder, masks: dict) -> None:
+        "Tell that true masks are called like no photo."
+        others = sorted(set(masks) - set(self.ids))
+        if others:
+            which = f"{len(others)} of {len(masks)} masks in {folder}, first {others[0]}"
+            there = f"{len(masks) - len(others)} photos are measured"
+            self.doubt("truth", f"{which}, belong to no photo with CAMs: {there}")
 
     def find_first(self, where: Path) -> int:
         "0 or 1: the number of the first class in the CAM files."

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..data.cam_photos import CamPhotos
+from ..data.cams import lies_across
 from ..data.classes import write_classes
 from ..data.dataset import subset
 from ..data.label_maps import restore, save_label
@@ -45,6 +46,10 @@ def cams_setup(dataset):
         for i in indices:
             (maps, classes), seconds = timed(dataset.cams, i)
             size = np.array(dataset.image(i).shape[:2])
+            if lies_across(maps, size):
+                shapes = f"maps of {maps.shape[1:]} pixels for a photo of {tuple(size.tolist())}"
+                file = dataset.cam_files[dataset.ids[i]]
+                raise DataError(f"CAM file {file}: {shapes}: turn them")
             packed, scale = pack(maps)
             result = dict(classes=classes.astype(np.int32), size=size, cam=packed, cam_scale=scale)
             yield result, dict(cam=seconds)
@@ -107,6 +112,10 @@ def listed(path, dataset) -> list[str]:
     found = [n for n in wanted if n in set(dataset.ids)]
     if not found:
         raise DataError(f"list {path}: none of its {len(wanted)} photos is there, e.g. {wanted[0]}")
+    missing = [n for n in wanted if n not in set(dataset.ids)]
+    if missing:
+        first = f"{len(missing)} of {len(wanted)} photos are not there, first {missing[0]}"
+        dataset.doubt(f"list {path}", f"list {path}: {first}")
     return found
 
 

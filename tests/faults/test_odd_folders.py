@@ -11,6 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from fmwsss.app.cli import app
+from fmwsss.app.runner import make_room
 from fmwsss.minivoc.scenes import scene
 
 pytestmark = pytest.mark.fault
@@ -183,3 +184,17 @@ def test_more_classes_than_a_label_map_can_hold(tmp_path):
         return
     found = [set(np.unique(label_map(tmp_path / "run", n)).tolist()) for n in "45"]
     assert found[0] <= {0, 255} and found[1] <= {0, 256} and found != [{0}, {0}]
+
+
+@pytest.mark.parametrize("mine", ["pseudo_labels/all/mine.png", "tables/mine.csv", "report.html"])
+def test_what_somebody_else_has_in_the_folder_is_moved_aside(tmp_path, mine):
+    (tmp_path / mine).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / mine).write_text("by hand")
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures/first_photo.png").write_text("the first look of this run")
+    (note,) = make_room(tmp_path, dict(preset="photos", data="a"))
+    assert mine.split("/")[0] in note and "\n" not in note
+    (kept,) = (tmp_path / "previous").glob(f"*/{mine}")
+    assert kept.read_text() == "by hand" and not (tmp_path / mine).exists()
+    assert (tmp_path / "figures/first_photo.png").exists()
+    assert make_room(tmp_path, dict(preset="photos", data="a")) == []
