@@ -189,7 +189,9 @@ def test_killed_runs_lose_nothing(tmp_path, record_property):
     record_property("killed", sum(name is not None for name in hit))
     record_property("lost", len(lost))
     print(f"{halves} half-written files met", flush=True)
-    assert None not in hit and not lost and had.items() <= results(broken).items()
+    assert not lost and had.items() <= results(broken).items()
+    ended = hit.count(None)  # on a busy machine the run may end by itself before it is killed
+    assert ended <= MOMENTS // 10, f"{ended} of {len(hit)} runs ended before they were killed"
     assert {
         "masks_sam",
         "cams",
