@@ -139,6 +139,16 @@ VERDICTS = dict(
 VERDICTS["no effect"] = "show no effect"
 
 
+def first_rows(strip, most: int = 3):
+    "The first rows of a strip of pictures (a PIL image) with the line of titles above them."
+    import numpy as np
+
+    filled = np.pad((np.asarray(strip.convert("L")) < 240).any(1), 1).astype(int)
+    starts, ends = np.flatnonzero(np.diff(filled) > 0), np.flatnonzero(np.diff(filled) < 0)
+    rows = ends[ends - starts > strip.width / 20]  # a line of titles is lower
+    return strip.crop((0, 0, strip.width, int(rows[most - 1]) + 2)) if len(rows) > most else strip
+
+
 def take_results(run: Path):
     "Copy tables (and the strip of minivoc) to where they are committed, with what made them."
     made = json.loads((run / "run.json").read_text(encoding="utf-8"))
@@ -164,12 +174,13 @@ def take_results(run: Path):
 
 
 def take_strip(path: Path):
-    "The strip of a run, small enough for the first page."
+    "The strip of a run, small enough for the site, and its first rows for the first page."
     from PIL import Image
 
-    picture = Image.open(path).convert("RGB")
-    picture.thumbnail((1400, 1400))
-    picture.save(IMAGES / "strip.jpg", quality=82)
+    strip = Image.open(path).convert("RGB")
+    for name, picture in (("strip", strip), ("first_rows", first_rows(strip))):
+        picture.thumbnail((1400, 1400))
+        picture.save(IMAGES / f"{name}.jpg", quality=82)
 
 
 def shown(output: dict) -> str | None:

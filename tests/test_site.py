@@ -131,3 +131,16 @@ def test_citation_names_version_and_paper():
     paper = citation["references"][0]["title"]
     assert citation["version"] == version and citation["cff-version"] == "1.2.0"
     assert "Foundation Model Assisted" in paper
+
+
+def test_the_first_picture_is_three_rows_high():
+    sys.path.insert(0, str(ROOT / "nbs"))
+    import readme
+    from PIL import Image
+
+    strip = Image.new("RGB", (400, 20 + 6 * 60), "white")
+    strip.paste("black", (10, 4, 40, 14))
+    for k in range(6):
+        strip.paste("green", (10, 20 + 60 * k, 390, 74 + 60 * k))
+    assert readme.first_rows(strip).size == (400, 20 + 2 * 60 + 54 + 2)
+    assert readme.first_rows(readme.first_rows(strip)).size[1] == 196

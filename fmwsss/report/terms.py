@@ -152,7 +152,7 @@ TERMS = [
     ),
 ]
 
-# %% ../../nbs/report/03_terms.ipynb #1418c10a
+# %% ../../nbs/report/03_terms.ipynb #c277ff0b
 def pattern_of(term: Term) -> re.Pattern:
     "Finds a term: its long form with the short one in brackets, or the short one alone."
     short = term.pattern or re.escape(term.word) + "s?"
@@ -161,10 +161,14 @@ def pattern_of(term: Term) -> re.Pattern:
 
 
 class Terms:
-    "Marks first occurrences; `docs` is the address of the site, or None: then words lead below."
+    """Marks first occurrences and knows where words lead.
 
-    def __init__(self, docs: str | None = None, terms: list = TERMS):
+    docs: address of the site; words lead to their chapters there, without it to the list of words.
+    near: the site as a folder beside the page, or None; the list of words leads to its chapters."""
+
+    def __init__(self, docs: str | None = None, terms: list = TERMS, near: str | None = None):
         self.docs = docs if str(docs).startswith(("https://", "http://")) else None
+        self.site = self.docs or near
         self.waiting = {term.word: (term, pattern_of(term)) for term in terms}
         self.used = []
 
@@ -196,6 +200,8 @@ class Terms:
 
     def address(self, term: Term) -> str:
         "Where a term is explained: its chapter on the site, or the list of words below."
-        if self.docs:
-            return f"{self.docs.rstrip('/')}/nbs/{term.chapter}.html"
-        return f"#{term.id}"
+        return self.chapter(term) if self.docs else f"#{term.id}"
+
+    def chapter(self, term: Term) -> str:
+        "Its chapter on the site."
+        return f"{self.site.rstrip('/')}/nbs/{term.chapter}.html"
