@@ -76,13 +76,14 @@ def first_verdict(row: dict) -> str:
     ends = [float(end.replace("−", "-")) for end in found.groups()] if found else [1]
     return "no effect" if max(map(abs, ends)) <= 0.5 else "undecided"
 
-# %% ../../nbs/report/05_claims.ipynb #53ba1de4
+# %% ../../nbs/report/05_claims.ipynb #530b989e
 STORY = [
     ("Does learning help at all?", r"\bhand\b|\bbare (class )?name"),
     ("Does attention help?", r"affinity improves|(CAA|affinity).*(better|beats|over|than).*CAM"),
     ("Do SAM's masks help?", r"SAMS.*(better|beats|over|than).*CRF"),
     ("Does the second round help?", r"fine seeds.*(better|beat|over|than).*coarse"),
     ("Does it reach the network that learns from it?", r"\bnetworks?\b"),
+    ("Is it attention, or only its boxes?", r"uniform attention"),
 ]
 
 

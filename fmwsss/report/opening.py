@@ -146,7 +146,7 @@ def trouble(run: Run) -> tuple:
     told = serious + run.problems + not_there(run) + images_told(others, "skipped")
     return bool(serious), told
 
-# %% ../../nbs/report/10_opening.ipynb #daf4f533
+# %% ../../nbs/report/10_opening.ipynb #be885344
 COUNTS = {1: "One claim", 2: "Two claims", 3: "Three claims", 4: "Four claims", 5: "Five claims"}
 
 
@@ -187,7 +187,7 @@ def opening_sections(run: Run) -> list:
     notes = [str(n) for n in run.info.get("notes") or []]
     said = dict(kind="note", title="Notes of this run", texts=notes) if notes else None
     own = photo_section(run) if is_own(run) else section("photos", "", "")
-    lead = "Not chosen by eye: the first of the pictures that this run shows."
+    lead = "Not chosen by eye: the first of the pictures that this run shows, with its faults."
     return [
         section("failed", "Missing or failed", "", [note]),
         own,
