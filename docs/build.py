@@ -38,6 +38,7 @@ ROOMS = {  # folder of notebooks: what it is called on the site, in reading orde
     "app": "Commands",
     "pretrain": "How the miniatures were made",
 }
+MARKS = ("#|", "### BEGIN", "### END")  # lines of nbdev and nbgrader
 FOR_LECTURERS = ("lecturer", "glossary")
 
 
@@ -50,16 +51,32 @@ def read_notebook(path: Path) -> dict:
 
 
 def readers_cell(cell: dict) -> dict | None:
-    "A cell without nbdev's directives; `echo: false` hides its code; None: nothing is left of it."
+    """A cell without nbdev's directives and nbgrader's marks; None: nothing is left of it.
+
+    `echo: false` hides its code; answers of labs are folded."""
     lines = "".join(cell["source"]).splitlines(keepends=True)
     if cell["cell_type"] != "code":
-        return cell
-    code = "".join(line for line in lines if not line.startswith("#|")).strip("\n")
+        return folded(cell) if is_answer(cell) else cell
+    kept = [line for line in lines if not line.lstrip().startswith(MARKS)]
+    code = "".join(kept).strip("\n")
     if not code.strip():
         return None
     hidden = any(line.replace(" ", "").startswith("#|echo:false") for line in lines)
-    tags = dict(tags=["remove-input"]) if hidden else {}
+    tag = "remove-input" if hidden else "hide-input" if is_answer(cell) else None
+    tags = dict(tags=[tag]) if tag else {}
     return dict(cell, source=code, metadata=dict(cell["metadata"], **tags))
+
+
+def is_answer(cell: dict) -> bool:
+    "Is it a solution of a lab, or a test of it?"
+    role = cell["metadata"].get("nbgrader", {})
+    return bool(role.get("solution") or role.get("grade"))
+
+
+def folded(cell: dict) -> dict:
+    "A written answer of a lab, to be unfolded."
+    head = "<details><summary>Model answer</summary>"
+    return dict(cell, source=f"{head}\n\n{''.join(cell['source'])}\n\n</details>")
 
 
 def cells_for_readers(notebook: dict) -> dict:
@@ -271,6 +288,8 @@ def collect():
     (SOURCE / "api" / "modules.md").write_text(text, encoding="utf-8")
     (SOURCE / "_toc.yml").write_text(table_of_contents(known), encoding="utf-8")
     shutil.copy(DOCS / "_config.yml", SOURCE)
+    (SOURCE / "_static").mkdir()
+    shutil.copy(DOCS / "site.css", SOURCE / "_static")
 
 
 # ---------------------------------------------------------------- building

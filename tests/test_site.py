@@ -117,6 +117,17 @@ def test_readers_see_no_directives():
     assert out[1]["metadata"] == dict(tags=["remove-input"])
 
 
+def test_answers_of_labs_are_folded():
+    answer = dict(nbgrader=dict(solution=True, grade=True))
+    text = ["def f():\n", "    ### BEGIN SOLUTION\n", "    return 1\n", "    ### END SOLUTION"]
+    code = build.readers_cell(dict(cell_type="code", metadata=answer, source=text))
+    assert code["source"] == "def f():\n    return 1" and "hide-input" in code["metadata"]["tags"]
+    words = build.readers_cell(dict(cell_type="markdown", metadata=answer, source=["Because."]))
+    assert words["source"].startswith("<details>") and "Because." in words["source"]
+    question = dict(cell_type="markdown", metadata={}, source=["Why?"])
+    assert build.readers_cell(question) == question
+
+
 def test_readme_is_made_from_the_index():
     sys.path.insert(0, str(ROOT / "nbs"))
     import readme
