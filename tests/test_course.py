@@ -118,6 +118,14 @@ QUICK = [lab for lab in LABS if lab.stem[:3] in ("q02", "q09")]
 
 
 @nbgrader
+def test_the_students_edition_of_every_lab(tmp_path):
+    "`make course`: each release gives nothing away, and what it links to lies beside it."
+    assert course.make_course(tmp_path) == [lab.stem for lab in LABS]
+    assert len(LABS) == 10
+    assert all((tmp_path / "release" / lab.stem / lab.name).exists() for lab in LABS)
+
+
+@nbgrader
 @pytest.mark.parametrize("lab", QUICK, ids=lambda p: p.stem)
 def test_two_labs_grade_themselves(lab, tmp_path, monkeypatch):
     monkeypatch.setenv("FMWSSS_LAB", "tiny")  # a handful of pictures: the tests need no results
