@@ -10,6 +10,7 @@ from pathlib import Path
 NBS = Path(__file__).resolve().parent.parent / "nbs"
 WIDTH, HEIGHT = 1000, 524
 BOX_HEIGHT = 54
+CHAPTER_WIDTH, ROOM_WIDTH = 164, 130
 GREY = "#767676"  # lines and words outside boxes: 4.5:1 on white and on black
 KINDS = dict(  # fill and edge
     data=("#dbe9f6", "#3b6ea5"),
@@ -21,53 +22,56 @@ KINDS = dict(  # fill and edge
 )
 CHAPTERS = {  # number: (name, second line, x, y, kind)
     1: ("labels", "a name, not a place", 20, 40, "data"),
-    2: ("CLIP", "a picture, a sentence", 210, 40, "clip"),
+    2: ("CLIP", "picture meets text", 216, 40, "clip"),
     3: ("prompts", "a sentence to learn", 20, 150, "learn"),
-    4: ("CAM", "where is the class?", 210, 150, "clip"),
-    5: ("affinity", "spread over objects", 400, 150, "clip"),
-    6: ("masks", "SAM cuts, no names", 590, 40, "sam"),
-    7: ("SAMS", "masks get classes", 590, 150, "seed"),
-    8: ("losses", "what do we ask for?", 210, 260, "learn"),
+    4: ("CAM", "where is the class?", 216, 150, "clip"),
+    5: ("affinity", "spread over objects", 412, 150, "clip"),
+    6: ("masks", "SAM cuts, no names", 608, 40, "sam"),
+    7: ("SAMS", "masks get classes", 608, 150, "seed"),
+    8: ("losses", "what do we ask for?", 216, 260, "learn"),
     9: ("training", "the contexts learn", 20, 260, "learn"),
-    10: ("coarse to fine", "seeds teach once more", 400, 260, "seed"),
-    11: ("evaluation", "when is a mask right?", 810, 260, "tool"),
+    10: ("coarse to fine", "seeds teach again", 412, 260, "seed"),
+    11: ("evaluation", "is a mask right?", 816, 260, "tool"),
+    12: ("build it", "the path in blanks", 816, 40, "tool"),
+    13: ("shapes", "all tensors drawn", 412, 40, "tool"),
 }
 ROOMS = {  # room: (second line, x, y, kind)
     "minivoc": ("the drawn world", 20, 384, "data"),
-    "data": ("your pictures", 160, 384, "data"),
-    "models": ("any CLIP, any SAM", 300, 384, "clip"),
-    "sources": ("anybody's masks", 440, 384, "sam"),
-    "refiners": ("rivals of SAMS", 580, 384, "sam"),
-    "study": ("train and measure", 720, 384, "seed"),
-    "explore": ("every knob by hand", 860, 384, "seed"),
-    "fast": ("the same, sooner", 20, 456, "tool"),
-    "files": ("nothing is lost", 160, 456, "tool"),
-    "engine": ("ten thousand images", 300, 456, "tool"),
-    "report": ("the page of a run", 440, 456, "tool"),
-    "app": ("commands", 580, 456, "tool"),
-    "pretrain": ("the miniatures", 720, 456, "learn"),
-    "labs": ("ten questions", 860, 456, "learn"),
+    "data": ("your pictures", 158, 384, "data"),
+    "models": ("CLIP and SAM", 296, 384, "clip"),
+    "sources": ("others' masks", 434, 384, "sam"),
+    "refiners": ("rivals of SAMS", 572, 384, "sam"),
+    "study": ("train, measure", 710, 384, "seed"),
+    "explore": ("knobs by hand", 848, 384, "seed"),
+    "fast": ("same, sooner", 20, 456, "tool"),
+    "files": ("nothing is lost", 158, 456, "tool"),
+    "engine": ("many pictures", 296, 456, "tool"),
+    "report": ("a page of a run", 434, 456, "tool"),
+    "app": ("commands", 572, 456, "tool"),
+    "pretrain": ("the miniatures", 710, 456, "learn"),
+    "labs": ("ten questions", 848, 456, "learn"),
 }
 WORDS = [
     (20, 26, "the path: the whole method, step by step"),
     (20, 372, "the rooms: what the method needs to run on your pictures"),
-    (676, 330, "coarse seeds teach the second task"),
+    (700, 332, "coarse seeds teach"),
+    (700, 349, "the second task"),
 ]
 ARROWS = [
-    "M170 67H210",
-    "M285 94V150",
-    "M170 177H210",
-    "M360 177H400",
-    "M550 177H590",
-    "M665 94V150",
-    "M740 177H810",
-    "M885 204V260",
-    "M285 204V260",
-    "M210 287H170",
-    "M95 260V204",
+    "M184 67H216",
+    "M298 94V150",
+    "M184 177H216",
+    "M380 177H412",
+    "M576 177H608",
+    "M690 94V150",
+    "M772 177H816",
+    "M898 204V260",
+    "M298 204V260",
+    "M216 287H184",
+    "M102 260V204",
 ]
-LOOP = ["M665 204V340H475V314", "M400 287H360"]  # seeds -> coarse to fine -> losses
-GOAL = (810, 150)  # what it is all for; not a chapter
+LOOP = ["M690 204V340H494V314", "M412 287H380"]  # seeds -> coarse to fine -> losses
+GOAL = (816, 150)  # what it is all for; not a chapter
 
 
 def chapter(number: int) -> str | None:
@@ -86,8 +90,8 @@ def boxes() -> list:
     "(target, title, second line, x, y, width, kind) of everything that can be clicked."
     path = [(chapter(n), f"{n:02} {name}", *rest) for n, (name, *rest) in CHAPTERS.items()]
     rooms = [(first_of(room), room, *rest) for room, rest in ROOMS.items()]
-    placed = [(t, name, line, x, y, 150, kind) for t, name, line, x, y, kind in path if t]
-    return placed + [(t, name, line, x, y, 128, kind) for t, name, line, x, y, kind in rooms if t]
+    placed = [(t, name, line, x, y, CHAPTER_WIDTH, k) for t, name, line, x, y, k in path if t]
+    return placed + [(t, name, line, x, y, ROOM_WIDTH, k) for t, name, line, x, y, k in rooms if t]
 
 
 def words_in_box(name: str, line: str, x: float, y: float, width: float) -> str:
@@ -116,8 +120,8 @@ def style() -> str:
     rules = {
         "text": f"{font};text-anchor:middle;fill:#1c1c1c",
         ".name": "font-size:15px;font-weight:600",
-        ".line": "font-size:11.5px",
-        ".word": f"font-size:13px;text-anchor:start;fill:{GREY}",
+        ".line": "font-size:14px",
+        ".word": f"font-size:14px;text-anchor:start;fill:{GREY}",
         "a:hover rect,#fmwsss-path a:focus rect": "stroke-width:3",
     }
     return "".join(f"#fmwsss-path {name}{{{rule}}}" for name, rule in rules.items())
@@ -150,8 +154,8 @@ def figure() -> str:
     dashed = ' stroke-dasharray="5 4"'
     lines = [*map(arrow, ARROWS), *(arrow(d, dashed) for d in LOOP)]
     words = [f'<text x="{x}" y="{y}" class="word">{escape(text)}</text>' for x, y, text in WORDS]
-    goal = rectangle(*GOAL, 150, "#fff3bf", "#b08900", 2.5)
-    goal += words_in_box("pseudo label", "a class for every pixel", *GOAL, 150)
+    goal = rectangle(*GOAL, CHAPTER_WIDTH, "#fff3bf", "#b08900", 2.5)
+    goal += words_in_box("pseudo label", "a class a pixel", *GOAL, CHAPTER_WIDTH)
     shapes = [linked_box(*box) for box in boxes()]
     return "\n".join([head(), *lines, *words, goal, *shapes, "</svg>"]) + "\n"
 
