@@ -137,7 +137,7 @@ course: $(VENV)/installed
 	$(BIN)/python nbs/labs/course.py $(LAB)
 
 # Debian's Chromium; elsewhere Chromium or Chrome with its chromedriver must be on the PATH.
-test-browser: $(VENV)/installed
+test-browser: site
 	@if ! command -v chromedriver >/dev/null; then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && apt-get install -y -qq chromium chromium-driver; \
 	  else echo "Chromium and its driver are needed: sudo apt-get install chromium chromium-driver" >&2; exit 1; fi; fi

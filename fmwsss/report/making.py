@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FOLDED', 'flat', 'as_text', 'pairs_table', 'paper_values', 'differences_table', 'notebook_note', 'notebook_links',
-           'stages_table', 'making_section', 'facts_of', 'seeds_told', 'when']
+           'stages_table', 'making_section', 'facts_of', 'seconds_of', 'seeds_told', 'when']
 
 # %% ../../nbs/report/12_making.ipynb #7bada3bb
 from datetime import datetime
@@ -121,7 +121,7 @@ def facts_of(info: dict) -> list:
     "When, how long, with which code, on how many cores: short texts."
     facts = ["quick run: fewer pictures and iterations"] if info.get("quick") else []
     facts += [when(info["started"])] if info.get("started") else []
-    seconds = info.get("seconds")
+    seconds = seconds_of(info)
     facts += [f"took {duration(seconds)}"] if seconds is not None else []
     if info.get("commit"):
         changed = " with uncommitted changes" if info.get("dirty") else ""
@@ -129,6 +129,13 @@ def facts_of(info: dict) -> list:
     machine = info.get("machine")
     cores = machine.get("cores") if isinstance(machine, dict) else None
     return facts + ([f"{cores} cores"] if cores else []) + seeds_told(info.get("seeds"))
+
+
+def seconds_of(info: dict) -> float | None:
+    "How long a run took: its last call, or its notebooks if that call only took them over."
+    books = sum(book.get("seconds") or 0 for book in info.get("notebooks") or [])
+    seconds = info.get("seconds")
+    return seconds if not books else max(books, seconds or 0)
 
 
 def seeds_told(seeds) -> list:
