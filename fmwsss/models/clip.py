@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['NOT_WEIGHTS', 'MINIATURES', 'expand_tokens', 'count_blocks', 'clip_config', 'clip_from_state_dict', 'fill',
-           'model_config', 'build_open_clip', 'unfit', 'published_file', 'tag_of', 'check_activation', 'mean_and_std',
-           'reachable', 'from_hub', 'download_clip', 'load_clip', 'load_miniature', 'open_part', 'load_open_clip',
-           'default_tag']
+           'model_config', 'build_open_clip', 'built', 'unfit', 'published_file', 'tag_of', 'check_activation',
+           'mean_and_std', 'reachable', 'from_hub', 'download_clip', 'load_clip', 'load_miniature', 'open_part',
+           'load_open_clip', 'default_tag']
 
 # %% ../../nbs/models/03_clip.ipynb #b537746f
 import difflib
@@ -136,13 +136,22 @@ def build_open_clip(name: str):
     if isinstance(config["vision_cfg"].get("layers"), list):
         raise SettingsError(unfit(name, "a ResNet has no patch tokens"))
     try:
-        model = kind(**config)
+        model = built(kind, config)
         image_tower(model.visual)
     except ValueError as error:
         raise SettingsError(unfit(name, error)) from error
     except (RuntimeError, OSError) as error:  # a text tower of `transformers`
         raise SettingsError(f"'{name}' cannot be built: {reason(error)}") from error
     return model
+
+
+def built(kind, config):
+    "A model on the device that is set, or on the CPU if an older timm cannot build it on `meta`."
+    try:
+        return kind(**config)
+    except NotImplementedError:
+        with torch.device("cpu"):
+            return kind(**config)
 
 
 def unfit(name, why) -> str:
