@@ -83,7 +83,7 @@ STORY = [
     ("Do SAM's masks help?", r"SAMS.*(better|beats|over|than).*CRF"),
     ("Does the second round help?", r"fine seeds.*(better|beat|over|than).*coarse"),
     ("Does it reach the network that learns from it?", r"\bnetworks?\b"),
-    ("Is it attention, or only its boxes?", r"uniform attention"),
+    ("Is it more than filled boxes?", r"uniform attention"),
 ]
 
 
