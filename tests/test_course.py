@@ -1,6 +1,7 @@
 """The students' edition: solutions and hidden tests are gone, nbgrader grades what comes back."""
 
 import copy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -28,7 +29,6 @@ def cell(kind, source, **role):
 def small_lab(tmp_path_factory):
     "A lab of seconds in the form of the real ones, in a folder that stands for nbs/labs."
     folder = tmp_path_factory.mktemp("nbs") / "labs"
-    (folder.parent / "images").mkdir()
     folder.mkdir()
     double = "def double(x):\n    ### BEGIN SOLUTION\n    return 2 * x\n    ### END SOLUTION"
     hidden = "### BEGIN HIDDEN TESTS\nassert double(3) == 6\n### END HIDDEN TESTS"
@@ -44,7 +44,6 @@ def small_lab(tmp_path_factory):
     kernel = dict(name="python3", language="python", display_name="python3")
     notebook = nbformat.v4.new_notebook(cells=cells, metadata=dict(kernelspec=kernel))
     nbformat.write(notebook, folder / "q99_sum.ipynb")
-    nbformat.write(nbformat.v4.new_notebook(), folder.parent / "index.ipynb")
     return folder
 
 
@@ -151,11 +150,64 @@ def test_links_appear_when_the_repository_has_a_name(small_lab, tmp_path):
     assert "git+https://github.com/somebody/fmwsss" in linked.cells[1].source
 
 
+def dead_links(folder):
+    "Links of all notebooks of a folder that lead to no file."
+    found = []
+    for page in folder.rglob("*.ipynb"):
+        texts = [c["source"] for c in course.cells_of(page) if c["cell_type"] == "markdown"]
+        links = [link for _, link in course.LOCAL.findall("\n".join(map("".join, texts)))]
+        found += [(page.name, n) for n in links if not (page.parent / n.split("#")[0]).exists()]
+    return found
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory):
+    "The students' folder of one real lab."
+    out = tmp_path_factory.mktemp("course")
+    course.make_course(out, ["q03"])
+    return out / "release"
+
+
+@nbgrader
+def test_the_students_first_page_runs_and_lists_labs_and_chapters(release):
+    page = nbformat.read(release / "index.ipynb", 4)
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(c.source for c in page.cells if c.cell_type == "code")],
+        cwd=release,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and "ready: fmwsss" in done.stdout, done.stderr
+    text = "\n".join(c.source for c in page.cells)
+    assert "[Lab 3: Why these two losses?](q03_losses/q03_losses.ipynb)" in text
+    path = {p.name for p in (course.LABS.parent / "method").glob("*")} - {"__pycache__"}
+    assert {p.name for p in (release / "method").glob("*")} == path, "the whole path, with its .py"
+    assert all(f"(method/{name})" in text for name in path if name.endswith(".ipynb"))
+
+
+@nbgrader
+def test_no_link_of_the_students_folder_is_dead(release):
+    assert dead_links(release) == []
+    lab = release / "q03_losses" / "q03_losses.ipynb"
+    text = "\n".join("".join(c["source"]) for c in course.cells_of(lab))
+    assert "](../method/08_losses.ipynb)" in text, "links to what is there have stayed"
+    nbformat.write(nbformat.v4.new_notebook(), release.parent / "alone.ipynb")
+    broken = cell("markdown", "[here](alone.ipynb), [gone](../gone.ipynb#part)")
+    nbformat.write(nbformat.v4.new_notebook(cells=[broken]), release.parent / "other.ipynb")
+    assert ("other.ipynb", "../gone.ipynb#part") in dead_links(release.parent)
+
+
+def test_a_link_to_nowhere_keeps_its_text(tmp_path):
+    (tmp_path / "b.ipynb").touch()
+    text = "[here](b.ipynb#x), [gone](../gone.ipynb), [page](https://x.org/a), ![p](no.png)"
+    wanted = "[here](b.ipynb#x), gone, [page](https://x.org/a), ![p](no.png)"
+    assert course.without_dead_links(text, tmp_path) == wanted
+
+
 def test_links_of_the_labs_lead_to_chapters(tmp_path):
     course.copy_chapters(LABS, tmp_path)
     for lab in LABS:
-        text = "\n".join("".join(c["source"]) for c in course.cells_of(lab))
-        wanted = course.LINK.findall(text)
+        wanted = course.linked([lab])
         assert wanted and all((tmp_path / name).exists() for name in wanted)
 
 

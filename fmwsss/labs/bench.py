@@ -226,7 +226,7 @@ class Lab:
 
 
 def said(g, points: bool = True) -> str:
-    "A gain with its interval in points, and 'undecided' if the interval holds 0."
-    value, low, high = (100 * x for x in g)
+    "A gain with its interval in points; 'undecided' if the interval, as printed, reaches 0."
+    value, low, high = (round(100 * x, 1) for x in g)
     words = " undecided" if low <= 0 <= high else ""
     return f"{value:+.1f} ({low:+.1f} to {high:+.1f}){words}"

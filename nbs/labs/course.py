@@ -1,8 +1,8 @@
 """The students' edition of the labs: `python nbs/labs/course.py [lab ...] [--out build/course]`.
 
-`source/` holds the labs with solutions, `release/` what students get: solutions and hidden tests
-removed, the chapters that the labs link to beside them. `submitted/<student>/<lab>/` is where their
-work goes; then `nbgrader autograde <lab>` in that folder."""
+`source/` holds the labs with solutions, `release/` what students get: a first page, the labs with
+solutions and hidden tests removed, and the chapters of the path. `submitted/<student>/<lab>/` is
+where their work goes; then `nbgrader autograde <lab>` in that folder."""
 import argparse
 import json
 import os
@@ -23,6 +23,16 @@ c.CourseDirectory.course_id = "fmwsss"
 c.ExecutePreprocessor.timeout = 900
 """
 LINK = re.compile(r"\]\(\.\./([\w/]+\.ipynb)")
+LOCAL = re.compile(r"(?<!!)\[([^\]]*)\]\((?!https?:|mailto:|#|attachment:)([^)\s]+)\)")
+START = """# Labs of weakly supervised segmentation
+
+Run the next cell first. If it fails, `fmwsss` is not installed in the environment of this notebook.
+
+In each lab write your prediction before you run anything. Hand in the notebook of the lab,
+under the name that it has here."""
+CHECK = """import fmwsss
+
+print("ready: fmwsss", fmwsss.__version__)"""
 
 
 def nbgrader(folder, command, *options):
@@ -74,20 +84,62 @@ def check_release(source, release):
         raise RuntimeError(f"{release}: {'; '.join(faults)}")
 
 
-def copy_chapters(labs, release):
-    "Copy the chapters that the labs link to, so that the links lead somewhere."
-    wanted = {"index.ipynb"}
-    for lab in labs:
-        text = "\n".join("".join(c["source"]) for c in cells_of(lab))
-        wanted |= set(LINK.findall(text))
-    for name in sorted(wanted):
-        chapter = LABS.parent / name
-        if not chapter.exists():
+def linked(labs):
+    "The chapters that the labs link to, as paths in nbs. FileNotFoundError if one is not there."
+    texts = ["".join(c["source"]) for lab in labs for c in cells_of(lab)]
+    names = sorted({name for text in texts for name in LINK.findall(text)})
+    for name in names:
+        if not (LABS.parent / name).exists():
             raise FileNotFoundError(f"a lab links to {name}, which is not in {LABS.parent}")
-        (release / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(chapter, release / name)
-    if labs:
-        shutil.copytree(LABS.parent / "images", release / "images", dirs_exist_ok=True)
+    return names
+
+
+def copy_chapters(labs, release):
+    "Copy the whole path (nbs/method) and what else the labs link to."
+    path = sorted(p for p in (LABS.parent / "method").glob("*") if p.suffix in (".ipynb", ".py"))
+    for chapter in {*path, *(LABS.parent / name for name in linked(labs))}:
+        there = release / chapter.relative_to(LABS.parent)
+        there.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(chapter, there)
+
+
+def title_of(notebook):
+    "The first heading of a notebook file."
+    text = "\n".join("".join(c["source"]) for c in cells_of(notebook))
+    return re.search(r"^# (.+)$", text, flags=re.M)[1]
+
+
+def first_page(labs, release):
+    "Write the students' index.ipynb: a cell that checks the installation, labs and chapters."
+    entry = lambda page, link: f"- [{title_of(page)}]({link})"
+    path = sorted((release / "method").glob("*.ipynb"))
+    texts = [START, "\n".join(["## Labs", "", *(entry(x, f"{x.stem}/{x.name}") for x in labs)])]
+    if path:
+        chapters = [entry(p, f"method/{p.name}") for p in path]
+        texts.append("\n".join(["## Chapters to read", "", *chapters]))
+    cells = [nbformat.v4.new_markdown_cell(text) for text in texts]
+    cells.insert(1, nbformat.v4.new_code_cell(CHECK))
+    for number, cell in enumerate(cells):
+        cell["id"] = f"first-{number}"
+    kernel = dict(name="python3", language="python", display_name="Python 3 (ipykernel)")
+    page = nbformat.v4.new_notebook(cells=cells, metadata=dict(kernelspec=kernel))
+    nbformat.write(page, release / "index.ipynb")
+
+
+def without_dead_links(text, folder):
+    "Markdown in which a link to a file that is not there is only its text; paths from `folder`."
+    there = lambda path: (folder / path.split("#")[0]).exists()
+    return LOCAL.sub(lambda found: found[0] if there(found[2]) else found[1], text)
+
+
+def unlink(release):
+    "Take dead links out of all notebooks of the release: it holds less than the repository."
+    for page in sorted(release.rglob("*.ipynb")):
+        notebook = nbformat.read(page, 4)
+        for cell in notebook.cells:
+            if cell.cell_type == "markdown":
+                cell.source = without_dead_links(cell.source, page.parent)
+        nbformat.write(notebook, page)
 
 
 def add_large_run(lab, folder):
@@ -132,6 +184,8 @@ def make_course(out, names=()):
         nbgrader(out, "generate_assignment", "--create", lab.stem)
         check_release(lab, out / "release" / lab.stem / lab.name)
     copy_chapters(labs, out / "release")
+    first_page(labs, out / "release")
+    unlink(out / "release")
     return [lab.stem for lab in labs]
 
 
@@ -162,7 +216,7 @@ def main():
         sys.exit(f"course.py: {error}")
     out = arguments.out
     print(f"{out}/release: the students' edition of {', '.join(made)}")
-    print("and the chapters that they link to")
+    print("with a first page (index.ipynb) and the chapters of the path")
     print(f"{out}/source: the same with solutions")
     print("Checked: no solution, hidden test or output is in the release.")
     print("Not run here: the labs and their grading (pytest tests/test_course.py -m slow).")
