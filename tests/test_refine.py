@@ -18,6 +18,7 @@ from fmwsss.app.presets import settings_of
 from fmwsss.app.refine import refined
 from fmwsss.app.runner import alone_in
 from fmwsss.data.cam_photos import CamPhotos
+from fmwsss.data.cams import read_cams
 from fmwsss.data.label_maps import load_label, save_label
 from fmwsss.files.errors import DataError, SettingsError
 from fmwsss.method.labels import VOC_CLASSES
@@ -286,3 +287,31 @@ def test_refining_other_photos_into_a_folder_keeps_what_was_there(drawn, tmp_pat
     with alone_in(tmp_path / "out"):
         text = call(other, tmp_path / "out", "--labels", other / "labels.csv", ok=1)
     assert "another run" in text
+
+
+@pytest.mark.fault
+def test_true_masks_of_0_and_255_are_told(drawn, tmp_path):
+    folder = copied(drawn, tmp_path)
+    for path in (folder / "masks").iterdir():
+        save_label(path, np.where(load_label(path) > 0, 255, 0))
+    more = ["--labels", folder / "labels.csv", "--truth", folder / "masks"]
+    text = call(folder, tmp_path / "out", *more, "--method", "threshold")
+    assert "6 of 6 masks hold only 0 and 255" in text and "255 means ignore" in text
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0])
+@pytest.mark.fault
+def test_cams_without_anything_and_without_names_are_told(drawn, tmp_path, value):
+    folder = copied(drawn, tmp_path)
+    np.save(folder / "cams/scene21.npy", {3: np.full((16, 16), value, np.float32)})
+    text = call(folder, tmp_path / "out", "--numbers", 0, "--method", "threshold")
+    assert "1 of 6 label maps of threshold are empty, first scene21" in text
+    assert "VOC's 20 are taken" in text
+
+
+@pytest.mark.fault
+def test_a_bare_array_is_called_that(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((20, 6, 4), np.float32))
+    with pytest.raises(DataError) as error:
+        read_cams(tmp_path / "a.npy")
+    assert "an array (20, 6, 4)" in str(error.value) and "class number" in str(error.value)

@@ -87,6 +87,10 @@ def as_array(x) -> np.ndarray:
 
 def of_dictionary(found: Mapping, field: str | None = None) -> Cams:
     "`Cams` of one of the dictionaries of the table. `field`: which of several maps is taken."
+    if not isinstance(found, Mapping):
+        shape = getattr(found, "shape", None)
+        what = f"an array {shape}" if shape else type(found).__name__
+        raise DataError(f"it holds {what}: save a dictionary {{class number: map (h, w)}}")
     if "keys" not in found:
         numbers = {n: k for k in found if (n := class_number(k)) is not None}
         if found and not numbers:

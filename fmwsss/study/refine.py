@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['POWERS', 'RULES', 'cams_setup', 'cams_stage', 'ways_of', 'opened_methods', 'listed', 'split_photos', 'Refined',
-           'refine_cams', 'found_device', 'tell_plan', 'stores_of', 'taught', 'best_way', 'seeds_of', 'folder_name',
-           'write_label_maps', 'seed_confusions', 'bound_confusions', 'mask_count', 'measure', 'intervals_of']
+           'refine_cams', 'found_device', 'tell_plan', 'note_empty', 'stores_of', 'taught', 'best_way', 'seeds_of',
+           'folder_name', 'write_label_maps', 'seed_confusions', 'bound_confusions', 'mask_count', 'measure',
+           'intervals_of']
 
 # %% ../../nbs/study/18_refine.ipynb #a7aa26c4
 import json
@@ -17,6 +18,7 @@ import pandas as pd
 
 from ..data.cam_photos import CamPhotos
 from ..data.cams import lies_across
+from ..data.checks import check_masks
 from ..data.classes import write_classes
 from ..data.dataset import subset
 from ..data.label_maps import restore, save_label
@@ -200,11 +202,14 @@ def refine_cams(
         if line := note_of_levels(found.masks, ids, chosen.source, chosen.settings):
             found.notes.append(line)
     there = [n for n in chooses if n in set(dataset.ids)]
+    if truth:
+        found.notes += [f"true masks: {line}" for line in check_masks(dataset)]
     for method in methods:
         refiner = taught(found, given.get(method, {})) if method == "affinity" else None
         found.ways[method] = best_way(found, ways[method], there, refiner)
         found.seeds[method] = seeds_of(found, dataset, found.ways[method], refiner)
         write_label_maps(found, method)
+        note_empty(found, method)
     found.skipped = dict(photos.left_out) | run.skipped
     if reported and not there:
         found.notes.append("nothing was chosen on photos of this kind: the settings are defaults")
@@ -233,6 +238,16 @@ def tell_plan(photos, chosen: ForModel, use_masks: bool, tell):
     if use_masks and seconds == seconds and seconds and chosen.settings.get("device") != "cuda":
         minutes = max(1, round(count * seconds / 60))
         tell(f"masks: about {minutes} minutes on one core if none is there yet ({chosen.why})")
+
+
+def note_empty(found: Refined, method: str):
+    "Note label maps of a method that are nothing but background."
+    seeds = found.seeds[method]
+    names = [n for n in found.dataset.ids if seeds.has(n)]
+    empty = [n for n in names if not seeds.load(n)["seed"].any()]
+    if empty:
+        said = f"{len(empty)} of {len(names)} label maps of {method} are empty, first {empty[0]}"
+        found.notes.append(f"{said}: its CAMs have no class, or none with a value above 0")
 
 
 def stores_of(found: Refined, way: Way) -> dict:
