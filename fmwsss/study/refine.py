@@ -203,7 +203,10 @@ def refine_cams(
             found.notes.append(line)
     there = [n for n in chooses if n in set(dataset.ids)]
     if truth:
-        found.notes += [f"true masks: {line}" for line in check_masks(dataset)]
+        lines = [line for line in check_masks(dataset) if line not in dataset.notes]
+        found.notes += [f"true masks: {line}" for line in lines]
+    if labels is None and classes is None:
+        found.notes.append("no classes and no labels are given: VOC's 20 are taken")
     for method in methods:
         refiner = taught(found, given.get(method, {})) if method == "affinity" else None
         found.ways[method] = best_way(found, ways[method], there, refiner)
