@@ -10,6 +10,7 @@ from fmwsss.method.affinity import (
     box_mask,
     boxes,
     min_max,
+    near_attention,
     propagate,
     refine,
     sinkhorn,
@@ -140,6 +141,24 @@ def test_the_control_fills_the_boxes(cams):
     box = box_mask(min_max(cams))
     out = refine(cams, uniform_attention(42), outside="none")
     assert not out[~box].any() and all(o[b].std() < 1e-6 for o, b in zip(out, box))
+
+
+def test_near_attention_knows_only_distance():
+    near = near_attention((6, 7), 0.7)
+    assert near.shape == (42, 42) and torch.allclose(near.sum(1), torch.ones(42))
+    row = near[3 * 7 + 3].view(6, 7)  # symmetric about its place, falling with distance
+    assert row.argmax() == 3 * 7 + 3 and torch.allclose(row[:, 2], row[:, 4])
+    assert row[3, 4] > row[4, 4] > row[3, 5]
+    ratio = row[3, 4] / row[3, 3]
+    assert torch.allclose(ratio, torch.exp(torch.tensor(-1 / (2 * 0.7**2))))
+
+
+def test_the_fair_control_blurs_what_is_in_the_boxes(cams):
+    box = box_mask(min_max(cams))
+    sharp = refine(cams, near_attention((6, 7), 0.05), power=1)  # reach of nearly nothing
+    assert torch.allclose(sharp, min_max(cams) * box, atol=1e-6)
+    wide = refine(cams, near_attention((6, 7), 1.5), power=1)
+    assert all(w[b].std() < s[b].std() for w, s, b in zip(wide, sharp, box))
 
 
 def test_uniform_attention_is_the_mean_of_the_boxes(cams):

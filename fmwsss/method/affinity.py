@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['sinkhorn', 'affinity_matrix', 'min_max', 'boxes', 'regions', 'published_boxes', 'box_mask', 'givers', 'affinity_mask',
-           'propagate', 'affinity_of', 'refine', 'either', 'uniform_attention']
+           'propagate', 'affinity_of', 'refine', 'either', 'near_attention', 'uniform_attention']
 
 # %% ../../nbs/method/05_affinity.ipynb #34594e3a
 import cv2
@@ -132,7 +132,15 @@ def either(at: str, score, cams):
         raise ValueError(f"at must be 'score' or 'cam', not {at!r}")
     return score if at == "score" else cams
 
-# %% ../../nbs/method/05_affinity.ipynb #d94279fd
+# %% ../../nbs/method/05_affinity.ipynb #3fc3775a
+def near_attention(grid, reach: float):
+    """The control: tokens of a `grid` (h, w) that attend by distance alone (L, L), rows sum to 1.
+
+    reach: standard deviation of the Gaussian, in patches. `refine` with it is a blur in boxes."""
+    places = torch.cartesian_prod(*(torch.arange(float(side)) for side in grid))
+    return (-(torch.cdist(places, places) ** 2) / (2 * reach**2)).softmax(-1)
+
+# %% ../../nbs/method/05_affinity.ipynb #ab562fdd
 def uniform_attention(n: int):
-    "The control: n tokens that attend to each other equally (n, n); use `refine(outside='none')`."
+    "Tokens that attend to each other equally (n, n); `refine(outside='none')` fills boxes by it."
     return torch.full((n, n), 1 / n)
