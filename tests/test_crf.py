@@ -31,6 +31,14 @@ def test_same_twice(edge):
     assert np.array_equal(dense_crf(*edge), dense_crf(*edge))
 
 
+def test_an_image_that_cannot_be_written_is_only_read(edge):
+    image, probs = edge
+    expected = dense_crf(image, probs)
+    fixed = image.copy()
+    fixed.flags.writeable = False  # as np.asarray gives of a PIL image
+    assert np.array_equal(dense_crf(fixed, probs), expected)
+
+
 def test_scores_to_probs():
     p = scores_to_probs(np.array([[[0.0, 1.0]], [[0.0, 3.0]]]))
     assert np.allclose(p.sum(0), 1) and np.allclose(p[:, 0, 0], 0.5)

@@ -45,7 +45,7 @@ def dense_crf(
     Raises ValueError if the sizes differ, ModuleNotFoundError without pydensecrf.
     Source: Kraehenbuehl & Koltun, NeurIPS 2011."""
     densecrf, unary_from_softmax = crf_library()
-    image = np.ascontiguousarray(image)
+    image = np.require(image, requirements=("C", "W"))  # PIL's arrays cannot be written
     probs = np.ascontiguousarray(probs, np.float32)
     count, height, width = probs.shape
     if image.dtype != np.uint8 or image.shape != (height, width, 3):
