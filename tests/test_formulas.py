@@ -111,6 +111,12 @@ def test_a_single_true_pixel_counts():
     assert scores(np.diag([3, 1, 0]))["miou"] == 1
 
 
+def test_a_class_that_is_nowhere_is_not_seen():
+    values, true, pred = np.array([1.0, 0.5, np.nan]), np.array([9, 1, 0]), np.array([9, 0, 0])
+    assert mean_over(values, true, pred, "seen") == 0.75
+    assert mean_over(values, true, pred, "all") == 0.5
+
+
 def test_an_object_of_one_pixel_counts():
     conf = np.array([[5, 1, 0], [0, 1, 0], [0, 0, 0]])
     assert activation_errors(conf)["mean_over"] == 0.5

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from fmwsss.files.errors import SettingsError
-from fmwsss.method.losses import cam_activation_loss, contrastive_loss
+from fmwsss.method.losses import cam_activation_loss, contrastive_loss, enlarge
 from fmwsss.study.losses import CLASSIFICATION_LOSSES, SEGMENTATION_LOSSES
 from fmwsss.study.losses import asymmetric_loss, bce_loss
 from fmwsss.study.losses import pixel_cross_entropy, softmax_loss, zlpr_loss
@@ -267,3 +267,9 @@ FITTING = torch.zeros(1, 2, 2), torch.ones(1, 1), SEED
 def test_faults(loss, given, settings, word):
     with pytest.raises(ValueError, match=word):
         loss(*given, **settings)
+
+
+def test_no_cams_are_enlarged_to_none():
+    cams = torch.zeros(0, 2, 3, requires_grad=True)
+    large = enlarge(cams, (4, 6))
+    assert large.shape == (0, 4, 6) and large.requires_grad

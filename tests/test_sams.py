@@ -114,6 +114,7 @@ def test_seed_from_cams_by_hand():
 def test_stretch_is_min_max_without_torch():
     cams = torch.randn(3, 5, 6, generator=torch.Generator().manual_seed(0))
     cams[2] = -1
+    cams[1] = cams[1].abs() + 0.5  # above zero everywhere
     for eps in (0.0, 1e-7):
         assert np.array_equal(stretch(cams, eps), min_max(cams, eps).numpy())
 
