@@ -64,7 +64,8 @@ def test_a_mistake_is_named(name, i):
 
 @pytest.mark.parametrize("name", build_checks.REFERENCE)
 def test_a_blank_and_an_error_are_told(name):
-    assert "returns nothing yet" in build_checks.judge(name, lambda *args: None)
+    assert "still returns `...`" in build_checks.judge(name, lambda *args: ...)
+    assert "returns nothing" in build_checks.judge(name, lambda *args: None)
     assert "ZeroDivisionError" in build_checks.judge(name, lambda *args: 1 / 0)
     assert build_checks.judge(name, lambda *args: "text")
 
@@ -80,4 +81,4 @@ def test_the_filled_page_runs_and_all_is_right():
 @pytest.mark.slow
 def test_the_page_with_blanks_runs_and_says_so():
     text = said(nbformat.read(PAGE, 4))
-    assert text.count("not yet, it returns nothing yet") == len(build_checks.REFERENCE)
+    assert text.count("not yet, it still returns `...`") == len(build_checks.REFERENCE)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from fmwsss.method import cam, labels, losses, masks, sams
+from fmwsss.method import affinity, cam, labels, losses, masks, prompts, sams
 
 RIGHT = {}  # name: was the last answer right?
 
@@ -32,8 +32,10 @@ def same(a, b) -> bool:
 def trouble(name: str, wrong, inputs) -> str:
     "What is wrong with an answer of other values, in words."
     answer = wrong(*inputs)
-    if answer is None or answer is Ellipsis:
-        return "it returns nothing yet"
+    if answer is Ellipsis:
+        return "it still returns `...`"
+    if answer is None:
+        return "it returns nothing: is there a `return`?"
     target = array(REFERENCE[name](*inputs))
     for mistake, words in MISTAKES[name]:
         if same(answer, mistake(*inputs)) and not same(answer, target):
@@ -115,13 +117,15 @@ def library_paint(pixels, label, level, confidence):
 REFERENCE = dict(
     multi_hot=labels.multi_hot,
     image_feature=library_feature,
-    contrastive_loss=lambda s, y: losses.contrastive_loss(s, y),
+    fill=prompts.fill,
     class_scores=library_score,
     class_map=library_cam,
+    sinkhorn=affinity.sinkhorn,
     cam_seed=library_seed,
     fill_the_jar=library_jar,
     name_masks=library_scores,
     paint=library_paint,
+    contrastive_loss=lambda s, y: losses.contrastive_loss(s, y),
     activation_loss=lambda m, inside, outside: activation(m, inside, outside),
 )
 
@@ -161,6 +165,29 @@ def not_normal(clip, tokens):
 
 def norm_last(clip, tokens):
     return F.normalize(clip.visual.ln_post(tokens[:, 1:].mean(1)) @ clip.visual.proj, dim=-1)
+
+
+def filled(places, added=False):
+    "A filler that puts the context at other places (a function of the right ones)."
+
+    def fill(frame, ctx, right):
+        out = frame.clone()
+        for g, where in enumerate(places(right)):
+            out[g, where] = out[g, where] + ctx if added else ctx
+        return out
+
+    return fill
+
+
+def rows_first(attention):
+    rows = attention / attention.sum(1, keepdim=True)
+    balanced = rows / rows.sum(0, keepdim=True)
+    return (balanced + balanced.T) / 2
+
+
+def not_symmetric(attention):
+    columns = attention / attention.sum(0, keepdim=True)
+    return columns / columns.sum(1, keepdim=True)
 
 
 def all_below(s, y):
@@ -234,6 +261,27 @@ MISTAKES = dict(
         (of_class_token, "that is the class token; wanted is the mean of the patches"),
         (not_normal, "the length must be 1: F.normalize(..., dim=-1)"),
         (norm_last, "the layer norm comes before the mean"),
+    ],
+    fill=[
+        (
+            filled(lambda places: places[:1].expand_as(places)),
+            "each sentence has places of its own: row g of `places` belongs to sentence g",
+        ),
+        (filled(lambda places: places, added=True), "replace what is there, do not add to it"),
+        (
+            filled(lambda places: places - 1),
+            "`places` count from 0, the start token among them: take them as they are",
+        ),
+        (lambda frame, ctx, places: frame.clone(), "nothing was put in: the context is missing"),
+    ],
+    sinkhorn=[
+        (rows_first, "columns first, then rows: the last step is right exactly"),
+        (not_symmetric, "make it symmetric at the end: (A + A^T) / 2"),
+        (lambda a: (a + a.T) / 2, "divide by the sums of columns and rows before the mean"),
+        (
+            lambda a: affinity.sinkhorn(a, 2),
+            "one round is enough: columns, rows, and the mean with its mirror image",
+        ),
     ],
     contrastive_loss=[
         (all_below, "other present classes are below the line, but they do not compete"),
@@ -340,6 +388,16 @@ def some_tokens():
     yield clip, torch.randn(2, 5, clip.visual.conv1.out_channels)
 
 
+def some_frames():
+    torch.manual_seed(0)
+    yield torch.randn(2, 6, 3), torch.randn(2, 3), torch.tensor([[1, 2], [2, 4]])
+
+
+def some_attention():
+    torch.manual_seed(0)
+    yield (torch.rand(5, 5).softmax(1) ** 3,)
+
+
 def some_logits():
     yield torch.tensor([[2.0, 1.0, 0.0, -1.0]]), torch.tensor([[1, 1, 0, 0]])
     yield torch.tensor([[2.0, 1.0, 0.5], [0.0, 1.0, 3.0]]), torch.tensor([[0, 1, 0], [1, 0, 1]])
@@ -402,12 +460,14 @@ def one_map():
 INPUTS = dict(
     multi_hot=some_labels,
     image_feature=some_tokens,
-    contrastive_loss=some_logits,
+    fill=some_frames,
     class_scores=some_scores,
     class_map=some_activation,
+    sinkhorn=some_attention,
     cam_seed=some_maps,
     fill_the_jar=some_jars,
     name_masks=maps_and_masks,
     paint=to_paint,
+    contrastive_loss=some_logits,
     activation_loss=one_map,
 )
