@@ -63,12 +63,12 @@ def fill(frame, ctx, places):
     places = places[..., None].expand(-1, -1, frame.shape[-1])
     return frame.scatter(1, places, ctx.expand(len(frame), -1, -1).to(frame.dtype))
 
-# %% ../../nbs/method/03_prompts.ipynb #99901c48
+# %% ../../nbs/method/03_prompts.ipynb #cba3030c
 class Sentences(nn.Module):
-    "G names and the CLIP that reads them: used, not owned, so no parameter of ours."
+    "G names and the CLIP that reads them."
     def __init__(self, clip, names, position):
         super().__init__()
-        object.__setattr__(self, "clip", clip)
+        object.__setattr__(self, "clip", clip)  # so its weights do not count as the learner's
         self.names = [name.replace("_", " ") for name in names]
         self.position = position
         self.start = own_tokens(clip, "X")[1]
