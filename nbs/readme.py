@@ -122,21 +122,20 @@ def claims_in_numbers():
         return Markdown("The claims of a full run are not committed yet: run `make benchmark`.")
     claims = table("claims")
     counts = claims.verdict.value_counts()
-    text = ", ".join(f"{n} {VERDICTS[verdict]}" for verdict, n in counts.items())
-    lines = [
-        f"Of {len(claims)} claims that the benchmarks test here, {text}. Those that do not hold:"
-    ]
+    text = ", ".join(f"{n} {VERDICTS[verdict][n == 1]}" for verdict, n in counts.items())
+    head = f"Of {len(claims)} claims that the benchmarks test here, {text}."
+    lines = [f"{head} What does not hold:"]
     for c in claims[claims.verdict != "holds"].itertuples():
         lines.append(f"- {c.claim}: {c.verdict}, {c.by_how_much}")
     return Markdown("\n".join([lines[0], "", *lines[1:]]))
 
 
-VERDICTS = dict(
-    holds="hold",
-    opposite="turn out the opposite way",
-    undecided="are undecided",
-)
-VERDICTS["no effect"] = "show no effect"
+VERDICTS = {  # of several claims, of one
+    "holds": ("hold", "holds"),
+    "opposite": ("turn out the opposite way", "turns out the opposite way"),
+    "undecided": ("are undecided", "is undecided"),
+    "no effect": ("show no effect", "shows no effect"),
+}
 
 
 def first_rows(strip, most: int = 3):
