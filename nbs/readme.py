@@ -75,7 +75,7 @@ def steps_of(preset: str) -> tuple:
     return rows, int(val.images.max())
 
 
-HEAD = ["prompts", "raw CAM", "after affinity", "... then dense CRF", "... or SAMS"]
+HEAD = ["prompts", "raw CAM", "after affinity", "affinity and dense CRF", "SAMS"]
 
 
 def first_table():
