@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from .formats import read_picture, to_rgb, turn_note, turned, upright_size
-from ..files.contents import contents_of
+from ..files.contents import PICTURES, contents_of
 from ..files.errors import DataError, DataWarning, MissingData, reason
 
 # %% ../../nbs/data/01_images.ipynb #1a9364c3
@@ -61,7 +61,7 @@ def decode(path, read: Callable, max_pixels: int = MAX_PIXELS):
         raise DataError(f"image {path} is huge ({most}): scale it down") from None
     except Exception as error:
         other = None if opened else contents_of(path)
-        if other:
+        if other and other not in PICTURES:
             raise DataError(f"image {path} is no picture, but {other}") from None
         kind = "is damaged" if opened else "is no readable image"
         raise DataError(
