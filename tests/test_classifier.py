@@ -7,7 +7,7 @@ from PIL import Image
 from real import need_real
 from typer.testing import CliRunner
 
-from fmwsss.app.cams import LITE0, chosen_weights, make_cams
+from fmwsss.app.cams import chosen_weights, make_cams
 from fmwsss.app.cli import app
 from fmwsss.data.cam_photos import CamPhotos
 from fmwsss.data.in_python import ListDataset
@@ -16,6 +16,7 @@ from fmwsss.files.errors import DataError, SettingsError
 from fmwsss.method.labels import VOC_CLASSES
 from fmwsss.study.classifier import (
     LITE,
+    LITE0,
     classifier_cam,
     feature_maps,
     load_in_order,

@@ -63,6 +63,15 @@ def test_wrong_path(tmp_path, voc):
     assert "/nowhere/voc does not exist" in text and "check the path" in text
 
 
+def test_a_wrong_path_moves_no_result_aside(tmp_path, voc):
+    table = tmp_path / "run/tables/seeds.csv"
+    table.parent.mkdir(parents=True)
+    table.write_text("miou\n0.5\n")
+    (tmp_path / "run/run_of.json").write_text('{"preset": "voc", "kind": "voc2012", "data": "x"}')
+    answer(tmp_path, voc, "data.root=/nowhere/voc")
+    assert table.read_text() == "miou\n0.5\n" and not (tmp_path / "run/previous").exists()
+
+
 def test_list_naming_a_missing_image(tmp_path, voc):
     with open(voc / "ImageSets/Segmentation/val.txt", "a") as file:
         file.write("2009_999999\n")

@@ -163,11 +163,11 @@ def reproduce(
     progress = progress and not int(os.environ.get("RANK", 0))
     notes = []
     with alone_in(own_folder(out)):
+        check_data(settings)
         if own_folder(out) == out:
             notes = make_room(out, identity_of(preset, settings))
             if int(os.environ.get("WORLD_SIZE", 1)) == 1:
                 remove_leftovers(out)
-        check_data(settings)
         record = dict(preset=Path(preset).stem, quick=quick, command=command, notes=notes)
         return run_all(settings, notebooks, out, only, record, progress)
 

@@ -60,14 +60,14 @@ def label_rows(path, given) -> tuple[dict, list, list]:
     DataError for two photos of one name with different labels."""
     if path is None:
         return {}, class_list(given), []
-    classes = class_list(given, read_table(path).classes if given is None else ())
+    own = read_table(path) if given is None else None
+    classes = class_list(given, own.classes if own else ())
     table, found = read_table(path, classes), {}
-    notes = table.notes if given else read_table(path).notes
     for name, row in table.vectors().items():
         stem = split_ending(Path(name).name)[0]
         if (found.setdefault(stem, row) != row).any():
             raise DataError(f"table {path}: two photos are called {stem!r}: rename one of them")
-    return found, classes, notes
+    return found, classes, (own or table).notes
 
 # %% ../../nbs/data/18_cam_photos.ipynb #61e173e0
 class CamPhotos(Dataset):

@@ -31,10 +31,12 @@ def control(study: Study, part: str, words: str, template: str, names: list | No
     row = dict(clip=study.settings.models.clip, words=words, split=data.split)
     row["mAP"] = float(np.nanmean(precision))
     sams = sams_name(study.sources[0], study.sources)
+    found = {}
     for name, way in study.choose(prompts, ["cam", "caa", sams]).items():
-        found = interval(measure(study, part, study.seeds(prompts, way, part)), seed=study.seed)
-        row[name] = found.value
-    return dict(row, low=found.low, high=found.high, images=len(data))
+        confusions = measure(study, part, study.seeds(prompts, way, part))
+        found[name] = interval(confusions, seed=study.seed)
+    row |= {name: each.value for name, each in found.items()}
+    return dict(row, low=found[sams].low, high=found[sams].high, images=len(data))
 
 # %% ../../nbs/study/23_controls.ipynb #d50dc4d5
 def with_clip(study: Study, clip: str) -> Study:
