@@ -219,6 +219,18 @@ def test_five_claims_follow_the_method(root):
     assert "The filter matters" not in texts
 
 
+def test_a_long_list_of_claims_is_folded(tmp_path):
+    run = make_run(tmp_path / "run")
+    claims = pd.read_csv(run / "tables/claims.csv")
+    small = claims[claims.verdict == "full run"]
+    many = [small.assign(claim=f"Claim number {k} of a small run") for k in range(8)]
+    pd.concat([claims, *many]).to_csv(run / "tables/claims.csv", index=False)
+    before = built(make_run(tmp_path / "other")).html.count("<summary>All")
+    html = built(run).html
+    assert html.count("<summary>All") == before + 1
+    assert html.index("<summary>All") < html.index("Claim number 7 of a small run")
+
+
 def test_what_did_not_hold(page, root):
     groups = not_held(claims_of(load_run(root).tables))
     assert [g["verdict"] for g in groups] == ["opposite", "no effect", "undecided", "full run"]
