@@ -230,7 +230,7 @@ def known_reasons():
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("modules", nargs="*", help=f"of {', '.join(TESTS)}; default: all")
-    parser.add_argument("--each", type=int, default=30, help="faults a module, at most")
+    parser.add_argument("--each", type=int, help="faults a module, at most (default: all)")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     modules = options.modules or list(TESTS)

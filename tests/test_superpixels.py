@@ -82,6 +82,8 @@ def test_what_masks_are_made_of(masks):
     assert Masks.of(dense).level.tolist() == [2] * 20 and Masks.of(dense, level=0).level.max() == 0
     found = Masks.of([dict(segmentation=dense[0], predicted_iou=0.5, stability_score=0.7, level=1)])
     assert (found.level[0], found.iou[0], found.stability[0]) == (1, 0.5, np.float32(0.7))
+    bare = Masks.of([dict(segmentation=dense[0])])
+    assert (bare.level[0], bare.iou[0], bare.stability[0]) == (2, 1, 1)
     assert Masks.of([dict(segmentation=polygon)], size=(9, 12)).area.tolist() == [25]
     labels = np.array([[0, 0, 300], [7, 7, 300]])
     assert Masks.of(labels).area.tolist() == [2, 2, 2]

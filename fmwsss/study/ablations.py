@@ -126,10 +126,14 @@ class Bench:
         found = np.stack([confusions_of(study, p, best) for p in prompts], 1)
         return dict(zip(self.ways, found))
 
-    def seeded(self, prompts: list, powers=None, study: Study | None = None, **settings) -> dict:
-        "The same of SAMS with other settings, the background power chosen on tune among `powers`."
-        study = study or self.study
-        way = self.ways["seed"].having(**settings)
+    def seeded(
+        self, prompts: list, powers=None, study: Study | None = None, maps=None, **settings
+    ) -> dict:
+        """The same of SAMS with other settings, the background power chosen on tune among `powers`.
+
+        maps: what SAMS reads, 'cam' or 'caa', instead of what was chosen."""
+        study, way = study or self.study, self.ways["seed"].having(**settings)
+        way = replace(way, maps=maps or way.maps)
         best = chosen(study, prompts[0], [powered(study, way, powers)])
         return dict(seed=np.stack([confusions_of(study, p, best)[0] for p in prompts]))
 
