@@ -39,7 +39,9 @@ MANY = {
     "rock-sand-water filter",
     "painting order",
     "filter and order",
-    "bonus for whole masks",
+    "painting order, no filter",
+    "bonus of wholes in NMS",
+    "bonus of wholes on predicted IoU",
 }
 FACTORS = MANY | {
     "context",

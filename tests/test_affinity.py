@@ -67,6 +67,11 @@ def test_index_says_whose_attention_it_is(attention, cams):
     assert not torch.allclose(swapped, refine(cams[:2], both), atol=1e-4)
 
 
+def test_one_attention_serves_all_whatever_the_index(attention, cams):
+    index = torch.tensor([0, 0, 0])
+    assert torch.equal(refine(cams, attention, index), refine(cams, attention))
+
+
 def test_published_boxes_end_one_short():
     full = torch.ones(5, 8)
     full[2, 3] = 0
@@ -151,6 +156,13 @@ def test_near_attention_knows_only_distance():
     assert row[3, 4] > row[4, 4] > row[3, 5]
     ratio = row[3, 4] / row[3, 3]
     assert torch.allclose(ratio, torch.exp(torch.tensor(-1 / (2 * 0.7**2))))
+
+
+def test_near_attention_is_a_gaussian():
+    found = near_attention((1, 4), 1.5)
+    ratios = found[0] / found[0, 0]
+    expected = torch.exp(-(torch.arange(4.0) ** 2) / (2 * 1.5**2))
+    assert torch.allclose(ratios, expected) and torch.allclose(found.sum(1), torch.ones(4))
 
 
 def test_the_fair_control_blurs_what_is_in_the_boxes(cams):

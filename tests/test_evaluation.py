@@ -225,3 +225,8 @@ def test_over_and_under_activation_fill_the_union():
     assert activation_errors(np.array([[5, 0], [1, 0]]))["mean_under"] == 1  # of a single pixel
     with pytest.raises(ValueError, match="union"):
         activation_errors(conf, "iou")
+
+
+def test_background_alone_is_one_class():
+    nothing = np.zeros((2, 3), int)
+    assert confusion(nothing, nothing, 1).tolist() == [[6]]

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from fmwsss.files.errors import SettingsError
-from fmwsss.method.losses import cam_activation_loss, contrastive_loss, enlarge
+from fmwsss.method.losses import cam_activation_loss, contrastive_loss, divisors, enlarge
 from fmwsss.study.losses import CLASSIFICATION_LOSSES, SEGMENTATION_LOSSES
 from fmwsss.study.losses import asymmetric_loss, bce_loss
 from fmwsss.study.losses import pixel_cross_entropy, softmax_loss, zlpr_loss
@@ -273,3 +273,17 @@ def test_no_cams_are_enlarged_to_none():
     cams = torch.zeros(0, 2, 3, requires_grad=True)
     large = enlarge(cams, (4, 6))
     assert large.shape == (0, 4, 6) and large.requires_grad
+
+
+def test_divisors_by_hand():
+    inside, outside = torch.zeros(2, 2, 3), torch.ones(2, 2, 3)
+    inside[0, 0, :2], outside[0, 0, :2] = 1, 0
+    assert [float(n) for n in divisors(inside, outside, "all", 0.5)] == [12, 12]
+    assert [float(n) for n in divisors(inside, outside, "fg-bg", 0.5)] == [5, 21]
+    up, down = divisors(inside, outside, "fg-bg-per-pos", 0.5)
+    assert up.tolist() == [10, 2] and down.tolist() == [18, 26]
+
+
+def test_one_pixel_is_divided_by_one():
+    one, nothing = torch.ones(1, 1, 1), torch.zeros(1, 1, 1)
+    assert [float(n) for n in divisors(one, nothing, "all", 0)] == [1, 1]

@@ -16,6 +16,7 @@ from fmwsss.method.masks import Masks
 from fmwsss.method.sams import (
     add_background,
     cam_scores,
+    cut,
     label_numbers,
     mask_scores,
     oracle_seed,
@@ -180,6 +181,13 @@ def test_mask_scores_by_hand():
     assert mask_scores(cam, masks, norm_first=False)[0].tolist() == [1, pytest.approx(1 / 6), 0]
     published = mask_scores(1e-7 * cam, masks, published=True)[0]
     assert published.tolist() == pytest.approx([3 / 4, 1 / 4, 0])  # a range of 3e-7, and 1e-7 more
+
+
+def test_stretched_before_the_mean_with_the_published_constant_or_none():
+    tiny = np.array([[[0, 1e-7], [2e-7, 4e-7]]], np.float32)
+    assert np.array_equal(cut(tiny, "double"), plain.stretch(tiny))
+    assert np.array_equal(cut(tiny, "double", published=True), plain.stretch(tiny, 1e-7))
+    assert cut(tiny, "double").max() == 1 and 0.7 < cut(tiny, "double", True).max() < 0.9
 
 
 def test_paint_names_the_mask_on_top():

@@ -17,9 +17,11 @@ from fmwsss.method.masks import (
     grid_masks,
     oracle_labels,
     point_grid,
+    rock_sand_water,
     stability,
     suppress,
     sure,
+    sure_answers,
 )
 from fmwsss.minivoc.writing import split_scene
 from fmwsss.models.sam import load_sam
@@ -276,3 +278,48 @@ def test_the_path_finds_the_generators_masks(scene, thresh):
 def test_a_grid_may_find_nothing():
     found = grid_masks(load_sam(), split_scene("val", 1).image, 4, pred_iou_thresh=9)
     assert len(found) == 0 and found.size == (128, 128)
+
+
+def test_borders_of_what_is_sure():
+    """Above the threshold of predicted IoU, at least at that of stability, strictly above 0."""
+    quarter = torch.tensor([[2.0, 0.5, 0.5, 0.5]] * 3).view(1, 3, 2, 2)  # 1 of 4 above +1
+    limits = dict(pred_iou_thresh=0.5, stability_thresh=0.25)
+    assert sure(quarter, torch.tensor([[0.5, 0.75, 0.5]]), bonus=0.0, **limits).tolist() == [
+        [False, True, False]
+    ]
+    assert stability(torch.tensor([[2.0, -1.0], [0.0, 0.0]])) == 1 / 3  # -1 is not above -1
+
+
+class Answers:
+    "A predictor that knows its answers."
+
+    original_size, device = (2, 2), "cpu"
+
+    class transform:
+        apply_coords = staticmethod(lambda points, size: points)
+
+    def predict_torch(self, points, hits, return_logits):
+        assert return_logits and (hits == 1).all() and hits.shape == points.shape[:2]
+        logits = torch.tensor([3.0, 0.0, -3.0, 3.0]).view(1, 1, 2, 2).expand(len(points), 3, 2, 2)
+        return logits, torch.full((len(points), 3), 0.9), None
+
+
+def test_a_logit_of_0_is_outside():
+    masks, iou, crisp, level = sure_answers(Answers(), [[1.0, 1.0]], 0.5, 0.5, 0.0)
+    assert masks.tolist() == [[[True, False], [False, True]]] * 3
+    assert level.tolist() == [0, 1, 2] and crisp.tolist() == [crisp[0].item()] * 3
+
+
+def test_a_mask_that_is_covered_by_just_the_threshold_stays_out():
+    part, whole = np.zeros((2, 4, 4), bool)
+    part[0], whole[0, :2], whole[1:] = True, True, True
+    masks = Masks.of(np.stack([part, whole]), level=[0, 2])
+    assert rock_sand_water(masks, 0.5, indices=True).tolist() == [1]
+    assert rock_sand_water(masks, 0.51, indices=True).tolist() == [1, 0]
+
+
+def test_a_mask_of_one_pixel_is_pure():
+    pixel = np.zeros((1, 2, 2), bool)
+    pixel[0, 0, 0] = True
+    labels, purity = oracle_labels(pixel, np.full((2, 2), 3))
+    assert labels.tolist() == [3] and purity.tolist() == [1]

@@ -254,7 +254,7 @@ class Ablations:
     shared_weights: tuple[float, ...] = (0.02,)  # of the contrastive loss in a joint training
     contexts: tuple[int, ...] = (4, 32)
     wrong_labels: tuple[float, ...] = (0.2,)
-    many: dict = field(default_factory=dict)  # {images, knobs, sam}: drawn pictures, many masks
+    many: dict = field(default_factory=dict)  # {images, knobs, sam, strict}: where masks are many
 
 
 @dataclass(frozen=True)
