@@ -114,6 +114,18 @@ def refiner_table():
     return Markdown(markdown_table(rows))
 
 
+def network_table():
+    "What a network learns from each kind of label, as Markdown for the index."
+    from IPython.display import Markdown
+
+    found = table("segmentation")
+    rows = [["a network taught by", "mIoU of these labels %", "mIoU of the network %", "share"]]
+    for r in found.itertuples():
+        figures = (f"{100 * r.label_miou:.1f}", f"{100 * r.miou:.1f}", f"{100 * r.share:.0f} %")
+        rows.append([r.method, *figures])
+    return Markdown(markdown_table(rows))
+
+
 def claims_in_numbers():
     "How many claims of the paper hold here, and which do not, as Markdown for the index."
     from IPython.display import Markdown
