@@ -199,7 +199,9 @@ def test_settings_belong_to_a_model():
 
 
 def test_real_photos_with_mobile_sam(tmp_path):
-    "Three photos: MobileSAM's masks are good and few, and SAMS beats a threshold."
+    """Three photos: MobileSAM's masks are good and few, and seeds are no rubbish.
+
+    Which method is better three photos cannot tell: docs/photos.md has 36."""
     voc = need_real("voc")
     weights, cams = need_real("weights", "mobile_sam.pt"), need_real("cams")
     photos = tmp_path / "photos"
@@ -214,7 +216,7 @@ def test_real_photos_with_mobile_sam(tmp_path):
     table = found.table.set_index("method")
     assert not found.skipped and not found.notes[1:]
     assert table.masks_per_image["sams"] <= 120 and table.bound["sams"] > 0.6
-    assert table.miou["sams"] > table.miou["threshold"]
+    assert table.miou.min() > 0.3 and table.miou["sams"] < table.bound["sams"]
 
 
 @pytest.mark.parametrize("preset", ["photos", "voc2012-laptop"])
