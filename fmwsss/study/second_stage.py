@@ -93,8 +93,9 @@ def go_on_from_shorter(path, whole, steps: int) -> int:
 
     whole: checkpoint of the whole training; the shorter ones lie beside it. Returns the iterations
     that are done."""
-    shorter = whole.parent.glob(f"{whole.stem}.*.pt")
-    done = {each: Checkpoint(each).steps() for each in [path, *shorter]}
+    done = {path: Checkpoint(path).steps()}
+    if done[path] < steps:  # a finished one needs no other file
+        done |= {each: Checkpoint(each).steps() for each in whole.parent.glob(f"{whole.stem}.*.pt")}
     longest = max((each for each, n in done.items() if n <= steps), key=done.get)
     if done[longest] > done[path]:
         write_atomic(path, lambda file: file.write(longest.read_bytes()))
