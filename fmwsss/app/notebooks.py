@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['KERNEL', 'KEEP_MEMORY', 'INLINE', 'REMEDIES', 'OWN', 'OURS', 'write_kernel', 'kernel_environment', 'quiet_logs',
            'in_one_line', 'execute', 'texts_in', 'tree_notes', 'inputs_stamp', 'library_digest', 'read_json',
-           'outputs_of', 'own_folder', 'run_notebook']
+           'outputs_of', 'own_folder', 'key_of', 'finished_before', 'run_notebook']
 
 # %% ../../nbs/app/02_notebooks.ipynb #37244a6a
 import contextlib
@@ -200,18 +200,33 @@ def own_folder(run: Path) -> Path:
     return own
 
 
+def key_of(source, run, parameters: dict) -> str:
+    "Hash of all that a notebook's results depend on."
+    stamp = inputs_stamp(parameters, run)
+    return digest(file_digest(source), parameters, library_digest(), stamp)
+
+
+def finished_before(source, run, parameters: dict) -> dict | None:
+    "The result of a notebook that has run like this, if its outputs are still there."
+    run, name = Path(run), Path(source).stem
+    done = read_json(run / "records" / f"{name}.done.json")
+    files = [f"notebooks/{name}.ipynb", *done.get("outputs", [])]
+    there = done and all((run / f).exists() for f in files)
+    if there and done.get("key") == key_of(source, run, parameters):
+        return dict(done["result"], reused=True)
+    return None
+
+
 def run_notebook(source, run, parameters: dict, progress: bool = True, number: int = 0) -> dict:
     """Execute a notebook into `run`/notebooks -> dict(name, seconds, ok, reused, error).
 
     number: its place in the list of notebooks, see `kernel_environment`."""
     source, run = Path(source), Path(run)
     name, out = source.stem, own_folder(run)
-    stamp = run / "records" / f"{name}.done.json"
-    key = digest(file_digest(source), parameters, library_digest(), inputs_stamp(parameters, run))
-    done = read_json(stamp)
-    there = all((run / f).exists() for f in [f"notebooks/{name}.ipynb", *done.get("outputs", [])])
-    if done.get("key") == key and there:
-        return dict(done["result"], reused=True)
+    before_it = finished_before(source, run, parameters)
+    if before_it:
+        return before_it
+    key = key_of(source, run, parameters)
     before = outputs_of(out)
     start = time.perf_counter()
     target = out / "notebooks" / f"{name}.ipynb"
@@ -220,5 +235,6 @@ def run_notebook(source, run, parameters: dict, progress: bool = True, number: i
     result = dict(name=name, seconds=seconds, ok=error is None, reused=False, error=error)
     if error is None and out == run:
         made = sorted(k for k, v in outputs_of(out).items() if before.get(k) != v)
+        stamp = run / "records" / f"{name}.done.json"
         write_text(stamp, json.dumps(dict(key=key, result=result, outputs=made), indent=1))
     return result

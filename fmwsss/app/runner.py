@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['RESULTS', 'PAGES', 'git_commit', 'versions', 'machine', 'alone_in', 'make_room', 'has_results', 'identity_of',
-           'collect_claims', 'page_is_old', 'reproduce', 'check_data', 'run_all', 'finished', 'say', 'describe']
+           'collect_claims', 'page_is_old', 'reproduce', 'check_data', 'run_all', 'grouped', 'run_group', 'finished',
+           'say', 'describe']
 
 # %% ../../nbs/app/03_runner.ipynb #e3b05563
 import contextlib
@@ -22,6 +23,7 @@ import pandas as pd
 
 from .notebooks import own_folder, read_json, run_notebook
 from .presets import benchmarks_folder, differences, settings_of
+from .side_by_side import side_by_side
 from ..engine.keys import DISTRIBUTIONS
 from ..files.errors import DataError, SettingsError, unknown_name
 from ..files.writing import PACKAGE, remove_leftovers, write_text
@@ -156,7 +158,7 @@ def reproduce(
     for name in only:
         if name not in notebooks:
             raise SettingsError(unknown_name(name, notebooks, "notebook"))
-    for name in notebooks:
+    for name in [*notebooks, *settings.side_by_side]:
         if not (benchmarks_folder() / f"{name}.ipynb").is_file():
             known = sorted(p.stem for p in benchmarks_folder().glob("*.ipynb"))
             raise SettingsError(unknown_name(name, known, "notebook", "notebooks"))
@@ -179,19 +181,20 @@ def check_data(settings: Settings):
 
 
 def run_all(settings, notebooks, out, only, record, progress) -> dict:
-    "The notebooks one after the other, then the record and the page."
+    "All notebooks, then the record and the page."
     started, begin = datetime.now(UTC), time.perf_counter()
     parameters = dict(json.loads(json.dumps(as_dict(settings))), base="paper")  # lists, no tuples
-    results = []
-    for number, name in enumerate(notebooks):
-        if only and name not in only:  # keep what an earlier run of it left
-            earlier = read_json(out / "records" / f"{name}.done.json").get("result")
-            results += [dict(earlier, reused=True)] if earlier else []
-            continue
-        say(progress, f"== {name} ({number + 1} of {len(notebooks)})")
-        source = benchmarks_folder() / f"{name}.ipynb"
-        results.append(run_notebook(source, out, parameters, progress, number))
-        say(progress, describe(results[-1]))
+    options = dict(run=str(out), parameters=parameters, progress=progress)
+    found = {}
+    for names in grouped([n for n in notebooks if not only or n in only], settings.side_by_side):
+        source = lambda name: str(benchmarks_folder() / f"{name}.ipynb")
+        jobs = [dict(options, source=source(n), number=notebooks.index(n)) for n in names]
+        for result in run_group(jobs, settings.workers, len(notebooks)):
+            found[result["name"]] = result
+    for name in set(notebooks) - set(found):  # keep what an earlier run of it left
+        earlier = read_json(out / "records" / f"{name}.done.json").get("result")
+        found |= {name: dict(earlier, reused=True)} if earlier else {}
+    results = [found[name] for name in notebooks if name in found]
     run = finished(settings, out, results, record, started, time.perf_counter() - begin)
     if own_folder(out) != out:
         return run  # the first of several processes writes it
@@ -200,6 +203,39 @@ def run_all(settings, notebooks, out, only, record, progress) -> dict:
         write_text(out / "run.json", json.dumps(run, indent=1, default=str))
         build_report(out)
     return run
+
+
+def grouped(notebooks: list, together) -> list:
+    "Notebooks in their order; neighbours that are among `together` are one list."
+    groups = []
+    for name in notebooks:
+        if groups and name in together and groups[-1][-1] in together:
+            groups[-1].append(name)
+        else:
+            groups.append([name])
+    return groups
+
+
+def run_group(jobs: list, workers: int, total: int) -> list:
+    "Run notebooks, `workers` at a time -> their results; one alone runs in this process."
+    progress = jobs[0]["progress"]
+
+    def before(job):
+        name = Path(job["source"]).stem
+        say(progress, f"== {name} ({job['number'] + 1} of {total})")
+
+    def after(result):
+        say(progress, describe(result))
+
+    at_once = min(workers, len(jobs))
+    if at_once > 1 and int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return side_by_side(jobs, at_once, before, after)
+    results = []
+    for job in jobs:
+        before(job)
+        results.append(run_notebook(**job))
+        after(results[-1])
+    return results
 
 
 def finished(settings, out, results, record, started, seconds) -> dict:

@@ -293,6 +293,7 @@ class Settings:
     targets: dict = field(default_factory=dict)  # what the frozen models should reach
     strips: int = ranged(6, low=0)  # pictures that are shown through all stages
     notebooks: tuple[str, ...] = ("models", "seeds")
+    side_by_side: tuple[str, ...] = ()  # neighbours of these run at one time, `workers` of them
     refiners: Refiners = field(default_factory=Refiners)
     affinitynet: AffinityNet = field(default_factory=AffinityNet)
     ablations: Ablations = field(default_factory=Ablations)

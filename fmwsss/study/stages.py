@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SAM_GIGABYTES', 'stamps_of', 'readable_setup', 'worth_workers', 'readable', 'masks_setup', 'that_fit', 'masks_stage',
-           'note_of_levels', 'weights_digest', 'prompts_stage', 'kept_text', 'pack', 'unpack', 'full_size', 'same_size',
-           'cams_setup', 'cams_of_group', 'refined_maps', 'cams_stage', 'Reader', 'seeds_setup', 'choosing_setup',
-           'refiners_of', 'seeds_stage', 'choosing_stage']
+           'note_of_levels', 'weights_digest', 'prompts_stage', 'kept_text', 'pack', 'unpack', 'full_size', 'Memory',
+           'same_size', 'cams_setup', 'remembered', 'cams_of_group', 'refined_maps', 'cams_stage', 'Reader',
+           'seeds_setup', 'choosing_setup', 'refiners_of', 'seeds_stage', 'choosing_stage']
 
 # %% ../../nbs/study/09_stages.ipynb #a47277c2
 import hashlib
@@ -20,8 +20,8 @@ from ..data.dataset import subset
 from ..engine.checkpoints import Checkpoint
 from ..engine.fit import fit
 from ..engine.keys import code_digest, digest, file_digest
-from ..engine.stages import Run, begin_stage, end_stage
-from ..engine.store import Store
+from ..engine.stages import Run, begin_stage, end_stage, leaves
+from ..engine.store import Store, timed
 from ..files.parts import find_part
 from ..files.writing import WEIGHTS, write_atomic
 from ..method.affinity import refine
@@ -178,6 +178,24 @@ def full_size(arrays: dict, name: str) -> np.ndarray:
     "Stored map `name` at image resolution: (K, H, W) float32, bilinear."
     return resize_maps(unpack(arrays, name), arrays["size"]).numpy()
 
+# %% ../../nbs/study/09_stages.ipynb #8e1b5035
+class Memory:
+    "Results that were computed before, with the seconds they took; it holds `limit` bytes."
+
+    def __init__(self, limit: float = 3e8):
+        self.room, self.found = limit, {}
+
+    def timed(self, key: tuple, make) -> tuple:
+        "(make(), the seconds it took): made once for each key while there is room."
+        if key in self.found:
+            return self.found[key]
+        result = timed(make)
+        size = sum(getattr(each, "nbytes", 0) for each in leaves(result))
+        if self.room and size <= self.room:
+            self.room -= size
+            self.found[key] = result
+        return result
+
 # %% ../../nbs/study/09_stages.ipynb #105e86f1
 def same_size(images: list) -> list:
     "Group positions of consecutive images of one size: [[0, 1], [2], ...]."
@@ -190,9 +208,11 @@ def same_size(images: list) -> list:
     return groups
 
 
-def cams_setup(dataset, model, device, text, cam, affinity):
-    "Setup: CLIP is loaded once; the network sees images of one size together."
-    clip = load_clip(*model, device)
+def cams_setup(dataset, model, device, text, cam, affinity, memory=None):
+    "Setup: CLIP is loaded once; the network sees images of one size together. memory: `Memory`."
+    memory = memory or Memory(limit=0)
+    here = (*model, str(device))
+    clip, _ = memory.timed(here, lambda: load_clip(*model, device))
     text = torch.as_tensor(text, device=device)
 
     def compute(indices):
@@ -202,17 +222,28 @@ def cams_setup(dataset, model, device, text, cam, affinity):
             labels = torch.stack([torch.as_tensor(dataset.labels(indices[k])) for k in group])
             sizes = [images[k].shape[:2] for k in group]
             pixels = clip.pixels([rounded[k] for k in group]).to(device)
-            yield from cams_of_group(clip, text, pixels, labels.to(device), sizes, cam, affinity)
+            names = tuple(dataset.image_stamp(indices[k]) for k in group)
+            trunk = remembered(clip, memory, (*here, *names))
+            more = (sizes, cam, affinity, trunk)
+            yield from cams_of_group(clip, text, pixels, labels.to(device), *more)
 
     return compute
 
 
-def cams_of_group(clip, text, pixels, labels, sizes, cam, affinity):
-    "Stored maps of images of one size and the seconds of each; affinity is image by image."
-    start = time.perf_counter()
+def remembered(clip, memory: Memory, key: tuple):
+    "`clip.trunk` of images that `key` names -> (its result, the seconds it took at first)."
+    return lambda pixels, layers: memory.timed((*key, layers), lambda: clip.trunk(pixels, layers))
+
+
+def cams_of_group(clip, text, pixels, labels, sizes, cam, affinity, trunk=None):
+    """Stored maps of images of one size and the seconds of each; affinity is image by image.
+
+    trunk: `remembered`, instead of running the image tower again."""
     options = dict(affinity or {})
     layers = options.pop("attn_layers", 0)
-    found = clip.trunk(pixels, layers)
+    trunk = trunk or remembered(clip, Memory(limit=0), ())
+    found, before = trunk(pixels, layers)
+    start = time.perf_counter() - before
     tokens, attention = found if layers else (found, None)
     cams, _ = clip.softmax_gradcam(tokens, clip.grid(pixels), text, labels, **cam)
     cams = cams.detach().float()
@@ -244,13 +275,15 @@ def refined_maps(cams, attention, thresholds, control=False, **settings) -> tupl
     return maps, seconds
 
 # %% ../../nbs/study/09_stages.ipynb #f7095f9a
-def cams_stage(run: Run, dataset, text, model: tuple, device="cpu", cam=None, affinity=None):
+def cams_stage(
+    run: Run, dataset, text, model: tuple, device="cpu", cam=None, affinity=None, memory=None
+) -> Store:
     """CAM, and CAA at every box threshold, of every present class of every image -> Store.
 
     Each result: `classes` (K,), `size` (H, W) and packed maps. text: (G, E) unit-norm text
     features, the C classes first; model: (name, weights, fp16) of `load_clip`; cam: settings of
     softmax_gradcam; affinity: None, or attn_layers, thresholds (a list), control, and settings
-    of `refine`."""
+    of `refine`; memory: `Memory` of the image tower's answers, for other texts."""
     text = np.asarray(torch.as_tensor(text).detach().cpu(), np.float32)
     key = dict(
         model=[model[0], weights_digest(*model[:2]), model[2]],
@@ -258,7 +291,7 @@ def cams_stage(run: Run, dataset, text, model: tuple, device="cpu", cam=None, af
         cam=cam or {},
         affinity=affinity,
     )
-    args = (dataset, model, str(device), text, cam or {}, affinity)
+    args = (dataset, model, str(device), text, cam or {}, affinity, memory)
     options = dict(part=dataset.split, stamps=stamps_of(dataset, "all"), reads=("image", "labels"))
     return run.stage("cams", key, dataset, cams_setup, *args, batch=8, workers=1, **options)
 

@@ -26,8 +26,9 @@ from ..models.clip import load_clip
 from .checks import check
 from .settings import Seeding, Settings, Task, seeding_of
 from .splits import open_splits, prompt_names
-from .stages import cams_stage, choosing_stage, full_size, kept_text, masks_stage
-from .stages import note_of_levels, prompts_stage, readable, seeds_stage, weights_digest
+from .stages import Memory, cams_stage, choosing_stage, full_size, kept_text
+from .stages import masks_stage, note_of_levels, prompts_stage, readable, seeds_stage
+from .stages import weights_digest
 from .statistics import first_best, mious, tied
 from .tasks import AugmentedViews, FrozenViews, classification_loss, labels_of
 from .tasks import segmentation_loss
@@ -84,6 +85,7 @@ class Study:
         options = dict(strict=settings.strict, progress=progress, preload=("fmwsss.study.stages",))
         self.run = Run(self.root, settings.cache, settings.workers, **options)
         self.kept = {}
+        self.memory = Memory()  # what the image tower made of pictures, for all variants
         self.notes = []
         place = settings.data.root or self.root / "data"
         opened = data or open_splits(settings.data, place, settings.workers)
@@ -267,8 +269,9 @@ class Study:
             published = dict(published=True) if s.published else {}
             affinity = dict(asdict(s.affinity), thresholds=boxes, control=s.control, **published)
         options = dict(cam=asdict(s.cam), affinity=affinity)
+        inputs = (prompts.text, self.clip_of, self.device)
         make = lambda: cams_stage(
-            self.run, self.data[part], prompts.text, self.clip_of, self.device, **options
+            self.run, self.data[part], *inputs, memory=self.memory, **options
         )
         return self.once(("cams", prompts.key, part, str(options)), make)
 
