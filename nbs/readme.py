@@ -142,6 +142,23 @@ def claims_in_numbers():
     return Markdown("\n".join([lines[0], "", *lines[1:]]))
 
 
+FINE = "Fine seeds are better than coarse|Fine seeds teach .* than coarse|segmentation task"
+
+
+def fine_over_coarse():
+    "Every claim that compares the second task with the first, whatever its verdict."
+    from IPython.display import Markdown
+
+    if not (RESULTS / "minivoc" / "claims.csv").exists():
+        return Markdown("")
+    claims = table("claims")
+    rows = [["claim", "measured in", "on", "trainings", "gain (95 % interval)", "verdict"]]
+    for c in claims[claims.claim.str.contains(FINE)].itertuples():
+        where = f"{c.images:.0f} of `{c.split}`"
+        rows.append([c.claim, c.figure, where, f"{c.seeds:.0f}", c.by_how_much, c.verdict])
+    return Markdown(markdown_table(rows))
+
+
 VERDICTS = {  # of several claims, of one
     "holds": ("hold", "holds"),
     "opposite": ("turn out the opposite way", "turns out the opposite way"),
@@ -170,7 +187,8 @@ def take_results(run: Path):
             shutil.copy(run / "tables" / f"{name}.csv", folder / f"{name}.csv")
     if made["preset"] == "minivoc":
         take_strip(run / "figures" / "strip.png")
-    seconds = sum(n["seconds"] for n in made["notebooks"])
+    earlier = any(n["reused"] for n in made["notebooks"])  # then the last call is not all of it
+    seconds = sum(n["seconds"] for n in made["notebooks"]) if earlier else made["seconds"]
     record = dict(
         preset=made["preset"],
         commit=made["commit"],

@@ -154,6 +154,18 @@ def test_again_computes_nothing(run):
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()} == before
 
 
+def test_side_by_side_the_tables_are_the_same(run, tmp_path):
+    wanted = ["models", "baselines", "gallery"]
+    changes = small("workers=2", f"cache={run[0] / 'cache'}")
+    record = reproduce("minivoc", tmp_path, wanted, changes=changes, progress=False)
+    assert all(n["ok"] and not n["reused"] for n in record["notebooks"])
+    assert record["seconds"] < sum(n["seconds"] for n in record["notebooks"])
+    for table in ("models", "baselines", "gallery", "claims_baselines"):
+        a, b = read(run[0], table), read(tmp_path, table)
+        timed = [name for name in a if "second" in name]
+        pd.testing.assert_frame_equal(a.drop(columns=timed), b.drop(columns=timed))
+
+
 @pytest.fixture(scope="module")
 def quick(run, tmp_path_factory):
     "The seeds of a quick run with the cache of the other one."

@@ -47,6 +47,8 @@ def smaller(study: Study) -> Study:
         name: changed(getattr(s, name), training=listed(s.ablations.training.get(name, {})))
         for name in ("classification", "segmentation")
     }
+    if s.ablations.linear:
+        tasks["segmentation"] = changed(tasks["segmentation"], views="linear")
     seeding = replace(s.seeding, control=False, rules=s.seeding.rules[:1])
     other = study.variant(data, seeding=seeding, **tasks)
     other.clip  # loaded once for all that follow

@@ -102,8 +102,10 @@ def check_task(settings: Settings, name: str, task: Task):
     if kind not in losses:
         raise SettingsError(unknown_name(kind, losses, "loss", f"{name}.loss.kind"))
     check_settings(losses[kind], options, f"{name}.loss")
-    if task.views != "frozen" and isinstance(task.views, str):
-        raise SettingsError(f"{name}.views: {task.views!r} is no group of settings, nor 'frozen'")
+    words = ["frozen", "linear"] if name == "segmentation" else ["frozen"]
+    if isinstance(task.views, str) and task.views not in words:
+        known = " or ".join(map(repr, words))
+        raise SettingsError(f"{name}.views: {task.views!r} is no group of settings, nor {known}")
     for option, value in options.items():
         check_option(losses[kind], option, value, f"{name}.loss.{option}", texts=("mean",))
     try_loss(losses[kind], name, options)

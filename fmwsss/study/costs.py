@@ -50,7 +50,7 @@ def step_flops(model: str, task: Task, prompts: int, second_order: bool) -> floa
     "Operations of one training step: pictures forward, prompts forward and back, CAMs twice."
     text_width = CLIP_VISION.get(model, CLIP_VISION["ViT-B-16-quickgelu"])[3]
     text = 3 * transformer_flops(12, text_width, 8 + task.prompts.n_ctx, prompts)
-    if task.views == "frozen":
+    if isinstance(task.views, str):
         return text
     images = task.training.batch_size * task.training.accumulate
     picture = images * clip_flops(model, task.views.size, task.views.size)

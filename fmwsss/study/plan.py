@@ -90,7 +90,7 @@ def task_rows(settings: Settings, name: str, parts: list, area: float, present: 
     clip = settings.models.clip
     height, width, _ = usual_image(settings)
     names = 103 if settings.data.kind == "coco2014" else 45
-    frozen = task.views == "frozen"
+    frozen = isinstance(task.views, str)
     host = 0.01 if frozen else ASSUMED.step * task.training.accumulate
     steps = task.training.steps * len(task.training.lr)
     flops = step_flops(clip, task, names, name == "segmentation")

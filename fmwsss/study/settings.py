@@ -164,7 +164,7 @@ class Task:
     background: str = ranged("nouns", choices=("nouns", "empty", "none"))
     loss: dict = field(default_factory=dict)  # kind, and settings of that loss
     training: Training = field(default_factory=Training)
-    views: Views | str = field(default_factory=Views)  # or 'frozen': encoded once
+    views: Views | str = field(default_factory=Views)  # or 'frozen': encoded once, or 'linear'
     seeding: dict = field(default_factory=dict)
 
 # %% ../../nbs/study/06_settings.ipynb #733b0cc0
@@ -252,6 +252,7 @@ class Ablations:
     losses: dict = field(default_factory=dict)  # {name: {kind, lr, ...}}
     segmentation_losses: dict = field(default_factory=dict)  # the same of the second task
     shared_weights: tuple[float, ...] = (0.02,)  # of the contrastive loss in a joint training
+    linear: bool = False  # the segmentation task's views: a matrix of all CAMs of each image
     contexts: tuple[int, ...] = (4, 32)
     wrong_labels: tuple[float, ...] = (0.2,)
     many: dict = field(default_factory=dict)  # {images, knobs, sam, strict}: where masks are many

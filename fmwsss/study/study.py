@@ -30,8 +30,8 @@ from .stages import Memory, cams_stage, choosing_stage, full_size, kept_text
 from .stages import masks_stage, note_of_levels, prompts_stage, readable, seeds_stage
 from .stages import weights_digest
 from .statistics import first_best, mious, tied
-from .tasks import AugmentedViews, FrozenViews, classification_loss, labels_of
-from .tasks import segmentation_loss
+from .tasks import AugmentedViews, FrozenViews, LinearViews, classification_loss
+from .tasks import labels_of, segmentation_loss
 from .ways import Way, choices, sams_name
 
 # %% ../../nbs/study/10_study.ipynb #43164c45
@@ -239,10 +239,13 @@ class Study:
             dataset = subset(dataset, [i for i in dataset.ids if seeds.has(i)])
         label = (lambda i: from_seed(seeds, dataset.ids[i])) if seeds is not None else None
         tokens = seeds is not None
-        if task.views != "frozen":
+        if not isinstance(task.views, str):
             return AugmentedViews(self.clip, dataset, label, tokens=tokens, **asdict(task.views))
         make = lambda: FrozenViews(self.clip, dataset, tokens=tokens)
-        views = self.once(("views", tokens, tuple(dataset.ids)), make)
+        views = frozen = self.once(("views", tokens, tuple(dataset.ids)), make)
+        if task.views == "linear":
+            make = lambda: LinearViews(self.clip, frozen)
+            views = self.once(("linear", tuple(dataset.ids)), make)
         return views.with_seeds([label(i) for i in range(len(dataset))]) if tokens else views
 
     def cannot_learn(self, seeds) -> str:
