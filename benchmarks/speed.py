@@ -38,6 +38,7 @@ import published_way as published
 from fmwsss.data.voc import VOCDataset
 from fmwsss.fast import image as fast_image
 from fmwsss.fast import runs as fast_runs
+from fmwsss.fast.linear_cam import cam_matrices, linear_gradcam
 from fmwsss.fast.text import PromptLearner
 from fmwsss.method import cam as plain_cam
 from fmwsss.method import masks as plain_masks
@@ -50,7 +51,7 @@ from fmwsss.method.masks import Masks
 from fmwsss.method.sams import oracle_seed
 from fmwsss.minivoc.scenes import scene
 from fmwsss.models.adapter import Clip
-from fmwsss.models.clip import build_open_clip
+from fmwsss.models.clip import build_open_clip, load_clip
 from fmwsss.models.sam import load_sam
 from fmwsss.refiners.crf import CLIP_ES, dense_crf, probabilities
 from fmwsss.sources.automatic import generate_masks
@@ -303,6 +304,27 @@ def training_works(quick: bool):
     )
 
 
+def linear_works(quick: bool):
+    "A step on pictures whose matrices of all CAMs are known."
+    clip, names = load_clip("webclip"), VOC_PROMPT_NAMES + VOC_BACKGROUND
+    learner = PromptLearner(clip, names, per_class=True, position="front", seed=0)
+    side, many = (64, 2) if quick else (128, 8)
+    pixels = torch.randn(many, 3, side, side)
+    seeds = torch.randint(0, 21, (many, side, side))
+    labels = multi_hot(many, [(n, c) for n in range(many) for c in (n, n + 9)])
+    tokens, grid = clip.trunk(pixels), clip.grid(pixels)
+    matrices = cam_matrices(clip, tokens)
+
+    def step(cam, known):
+        cams, _ = cam(known, grid, learner(), labels, create_graph=True)
+        return torch.autograd.grad(cam_activation_loss(cams, labels, seeds), learner.ctx)[0]
+
+    slow = partial(step, clip.softmax_gradcam, tokens)
+    ours = partial(step, partial(linear_gradcam, clip), matrices)
+    name = f"fast.linear_cam: CAM activation step of webclip, batch {many} at {side}"
+    yield Work(f"{name}, matrices known", slow, ours, close(1e-3), WORTH_IT)
+
+
 def plain_features(clip, pixels):
     "Image features by the plain forms of the towers."
     with torch.no_grad():
@@ -439,7 +461,8 @@ def disk_works(quick: bool):
 
 # ------------------------------------------------------------------ the table
 LONG = 60.0
-GROUPS = (mask_works, cam_works, training_works, generation_works, needed_works, disk_works)
+GROUPS = (mask_works, cam_works, training_works, linear_works)
+GROUPS += (generation_works, needed_works, disk_works)
 
 
 def works(quick: bool = False):

@@ -49,6 +49,7 @@ FORMS = {  # what each fast form does
     "fast.image": "only the attention that is asked for; kernels for frozen weights",
     "fast.text": "no token behind the end, the shared beginning once",
     "fast.cam": "the gradient by hand, all classes at once",
+    "fast.linear_cam": "all CAMs of a picture as one matrix, known beforehand",
     "fast.decoder": "SAM's decoder without repeating the image",
     "fast.runs": "means, filter and painting on run lengths",
 }

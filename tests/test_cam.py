@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from small import small_clip, small_sam
 
+from fmwsss.app.presets import parse_settings, settings_of
 from fmwsss.fast.cam import softmax_gradcam
 from fmwsss.fast.image import (
     attend,
@@ -19,9 +20,12 @@ from fmwsss.fast.image import (
     residual,
     resize_positions,
 )
+from fmwsss.fast.linear_cam import cam_matrices, linear_gradcam
 from fmwsss.fast.text import PromptLearner
+from fmwsss.files.errors import SettingsError
 from fmwsss.method import cam as plain_cam
 from fmwsss.method.cam import PUBLISHED_EPS, class_scores, masked_softmax
+from fmwsss.study.checks import check
 
 MODES = ["present+background", "all", "foreground"]
 LABELS = torch.tensor([[1, 0, 1, 1], [0, 0, 0, 0], [0, 1, 0, 0], [1, 1, 0, 0]])
@@ -275,3 +279,46 @@ def test_masked_softmax_goes_over_the_last_axis(eps):
     for i in range(2):
         for j in range(3):
             assert torch.allclose(whole[i, j], masked_softmax(logits[i, j], mask[i, j], eps))
+
+
+# ---- all CAMs of a picture as one matrix
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("eps", [0.0, PUBLISHED_EPS])
+def test_cams_of_matrices_are_those_of_the_plain_form(clip, case, mode, eps):
+    (_, tokens, text), grid = case, (5, 7)
+    matrices = cam_matrices(clip, tokens, rows=5)
+    assert matrices[0].shape == (len(tokens), grid[0] * grid[1], text.shape[1])
+    ours, logits = linear_gradcam(clip, matrices, grid, text, LABELS, eps=eps, mode=mode)
+    args = clip, tokens, grid, text, LABELS
+    theirs, same = plain_cam.softmax_gradcam(*args, eps=eps, mode=mode)
+    assert ours.shape == theirs.shape == (6, *grid)
+    assert (ours - theirs).abs().max() < 1e-5 * theirs.abs().max()
+    assert torch.allclose(logits, same, atol=1e-4)
+
+
+def test_matrices_of_no_positive_give_no_cam(clip, case):
+    (_, tokens, text), grid = case, (5, 7)
+    nothing = torch.zeros_like(LABELS)
+    cams, logits = linear_gradcam(clip, cam_matrices(clip, tokens), grid, text, nothing)
+    assert cams.shape == (0, *grid) and len(logits) == len(tokens)
+
+
+def test_a_tower_without_a_fast_form_has_no_matrices(clip, case, monkeypatch):
+    monkeypatch.setattr(clip.image, "fits_fast", False)
+    with pytest.raises(SettingsError, match="frozen"):
+        cam_matrices(clip, case[1])
+
+
+def test_linear_views_are_for_the_segmentation_task():
+    assert parse_and_check("segmentation.views=linear").segmentation.views == "linear"
+    with pytest.raises(SettingsError, match="classification.views: 'linear'"):
+        parse_and_check("classification.views=linear")
+    with pytest.raises(SettingsError, match="'frozen' or 'linear'"):
+        parse_and_check("segmentation.views=lineal")
+
+
+def parse_and_check(*changes):
+    "The settings of minivoc with changes, checked."
+    return check(settings_of("minivoc", changes=parse_settings(changes)))
