@@ -197,7 +197,7 @@ def take_results(run: Path):
         seconds=round(seconds, 1),
         notebooks=[n["name"] for n in made["notebooks"]],
         cores=made["machine"]["cores"],
-        command=re.sub(r" --cache \S+", "", made.get("command", "")),
+        command=re.sub(r" --(cache|out) \S+", "", made.get("command", "")),
     )
     (folder / "about.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
