@@ -384,3 +384,13 @@ def test_wrong_arguments_leave_the_folder_alone(tmp_path, arguments):
     with pytest.raises(ValueError, match=r"^[^\n]+$"):
         write(tmp_path / "new", **{"splits": dict(val=1), **arguments})
     assert not (tmp_path / "new").exists()
+
+
+def test_two_programs_that_want_one_world_draw_it_once(tmp_path):
+    code = "import sys; from fmwsss.minivoc.writing import write; "
+    code += "print(write(sys.argv[1], splits=dict(train=4, val=4)))"
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    programs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    drawn = [int(program.communicate(timeout=120)[0]) for program in programs]
+    assert sorted(drawn) == [0, 0, 8]
+    assert len(list((tmp_path / "JPEGImages").iterdir())) == 8

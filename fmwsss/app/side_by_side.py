@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 from .notebooks import finished_before, in_one_line, run_notebook
 
@@ -53,6 +53,8 @@ def one_job():
     sys.stdout = sys.stderr = OwnLines(name, stream)
     try:
         result = run_notebook(**job)
+    except KeyboardInterrupt:
+        os._exit(130)
     except Exception as error:
         problem = in_one_line(type(error).__name__, error)
         result = dict(name=name, seconds=0.0, ok=False, reused=False, error=problem)
@@ -90,21 +92,24 @@ def side_by_side(jobs: list, number: int, before: Callable, after: Callable) -> 
 
     before(job), after(result): called when a notebook begins and ends."""
     threads = max(1, (os.cpu_count() or 1) // number)
-    running = []
+    running, stopped = [], Event()
 
     def one(job):
         before(job)
         result = finished_before(job["source"], job["run"], job["parameters"])
         if not result:
-            running.append(start_job(job, threads))
-            result = answer_of(running[-1], job)
-        after(result)
+            process = start_job(job, threads)
+            running.append(process)
+            result = answer_of(process, job)
+        if not stopped.is_set():
+            after(result)
         return result
 
     pool = ThreadPoolExecutor(number)
     try:
         return list(pool.map(one, jobs))
     finally:
+        stopped.set()
         pool.shutdown(wait=False, cancel_futures=True)
         for process in running:
             process.stdin.close()

@@ -11,6 +11,7 @@ import cv2
 import json
 import numpy as np
 from concurrent.futures import ProcessPoolExecutor
+from filelock import FileLock
 from functools import partial
 from numbers import Integral
 from pathlib import Path
@@ -160,12 +161,14 @@ def write(
         raise ValueError(f"write: image_label_noise lies between 0 and 1, not {image_label_noise}")
     for folder in (*FOLDERS, "ImageSets/Segmentation"):
         (root / folder).mkdir(parents=True, exist_ok=True)
-    remove_stale(root, wanted)
-    scenes = [(split, i) for split, n in splits.items() for i in range(n)]
-    missing = [one for one in scenes if not all(path.exists() for path in scene_paths(root, *one))]
-    draw_all(partial(write_scene, root, size, knobs), missing, workers, progress)
-    for split, n in splits.items():
-        names = "".join(f"{scene_name(split, i)}\n" for i in range(n))
-        write_text(root / f"ImageSets/Segmentation/{split}.txt", names)
-    write_labels(root, image_label_noise)
+    with FileLock(root / ".drawing"):  # of two programs that want the same world one draws it
+        remove_stale(root, wanted)
+        scenes = [(split, i) for split, n in splits.items() for i in range(n)]
+        there = lambda scene: all(path.exists() for path in scene_paths(root, *scene))
+        missing = [one for one in scenes if not there(one)]
+        draw_all(partial(write_scene, root, size, knobs), missing, workers, progress)
+        for split, n in splits.items():
+            names = "".join(f"{scene_name(split, i)}\n" for i in range(n))
+            write_text(root / f"ImageSets/Segmentation/{split}.txt", names)
+        write_labels(root, image_label_noise)
     return len(missing)
