@@ -133,9 +133,11 @@ def facts_of(info: dict) -> list:
 
 def seconds_of(info: dict) -> float | None:
     "How long a run took: its last call, or its notebooks if that call only took them over."
-    books = sum(book.get("seconds") or 0 for book in info.get("notebooks") or [])
+    books = info.get("notebooks") or []
     seconds = info.get("seconds")
-    return seconds if not books else max(books, seconds or 0)
+    if seconds is not None and not any(book.get("reused") for book in books):
+        return seconds  # notebooks may have run side by side
+    return sum(book.get("seconds") or 0 for book in books) or seconds
 
 
 def seeds_told(seeds) -> list:
