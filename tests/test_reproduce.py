@@ -12,7 +12,7 @@ from fmwsss.app.presets import parse_settings
 from fmwsss.app.runner import reproduce
 
 
-NOTEBOOKS = ["models", "seeds", "segmentation", "baselines", "gallery", "published"]
+NOTEBOOKS = ["seeds", "models", "segmentation", "baselines", "gallery", "published"]
 
 SMALL = [
     "data.images={train: 10, tune: 6, val: 6}",

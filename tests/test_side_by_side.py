@@ -63,7 +63,8 @@ def test_a_process_that_is_killed_is_a_failed_notebook(tmp_path):
 
 
 CODE = """
-import json, sys
+import json, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 from fmwsss.app.side_by_side import side_by_side
 side_by_side(json.loads(sys.argv[1]), 2, print, print)
 """

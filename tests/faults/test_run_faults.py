@@ -459,7 +459,7 @@ def test_a_run_killed_before_its_page_makes_it_next_time(tmp_path, monkeypatch):
         ),
         tmp_path / "one.ipynb",
     )
-    (tmp_path / "p.yaml").write_text("base: minivoc\nnotebooks: [one]")
+    (tmp_path / "p.yaml").write_text("base: minivoc\nnotebooks: [one]\nside_by_side: []")
 
     def page(out):
         (out / "report.html").write_text((out / "run.json").read_text())
