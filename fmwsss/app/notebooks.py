@@ -181,7 +181,11 @@ def read_json(path) -> dict:
 def outputs_of(run: Path) -> dict:
     "{table or figure: time of its last change}, to know which ones a notebook wrote."
     files = [f for part in ("tables", "figures") for f in sorted((run / part).glob("*.*"))]
-    return {f.relative_to(run).as_posix(): f.stat().st_mtime_ns for f in files}
+    found = {}
+    for file in (f for f in files if f.suffix != ".part"):
+        with contextlib.suppress(FileNotFoundError):  # of a notebook that runs beside
+            found[file.relative_to(run).as_posix()] = file.stat().st_mtime_ns
+    return found
 
 
 def own_folder(run: Path) -> Path:

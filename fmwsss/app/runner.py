@@ -229,6 +229,8 @@ def run_group(jobs: list, workers: int, total: int) -> list:
 
     at_once = min(workers, len(jobs))
     if at_once > 1 and int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        share = dict(workers=max(1, workers // at_once))  # processes of each
+        jobs = [dict(job, parameters=dict(job["parameters"], **share)) for job in jobs]
         return side_by_side(jobs, at_once, before, after)
     results = []
     for job in jobs:

@@ -6,6 +6,7 @@
 __all__ = ['CODE', 'OwnLines', 'end_when_closed', 'one_job', 'start_job', 'answer_of', 'side_by_side']
 
 # %% ../../nbs/app/02_side_by_side.ipynb #34f9211f
+import contextlib
 import json
 import os
 import subprocess
@@ -48,7 +49,8 @@ def one_job():
     "Run the notebook that the first line of the input describes; the answer is a line of output."
     job = json.loads(sys.stdin.readline())
     Thread(target=end_when_closed, daemon=True).start()
-    answer, stream = sys.stdout, sys.stderr
+    answer, stream = os.fdopen(os.dup(1), "w"), sys.stderr
+    os.dup2(2, 1)  # what a kernel or a library prints is no answer
     name = Path(job["source"]).stem
     sys.stdout = sys.stderr = OwnLines(name, stream)
     try:
@@ -71,8 +73,9 @@ def start_job(job: dict, threads: int) -> subprocess.Popen:
     environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
     pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8")
     process = subprocess.Popen([sys.executable, "-P", "-c", CODE], env=environment, **pipes)
-    process.stdin.write(json.dumps(job) + "\n")
-    process.stdin.flush()
+    with contextlib.suppress(OSError):  # it has died: its answer will be missing
+        process.stdin.write(json.dumps(job) + "\n")
+        process.stdin.flush()
     return process
 
 
@@ -80,7 +83,7 @@ def answer_of(process, job: dict) -> dict:
     "What `run_notebook` returned in a process; a process that died is a failed notebook."
     text = process.stdout.read()
     code = process.wait()
-    if text:
+    with contextlib.suppress(ValueError):
         return json.loads(text)
     error = f"its process ended with code {code}, most likely for want of memory: set workers=1"
     error += ", then run the same command; what is done stays"
@@ -100,6 +103,8 @@ def side_by_side(jobs: list, number: int, before: Callable, after: Callable) -> 
         if not result:
             process = start_job(job, threads)
             running.append(process)
+            if stopped.is_set():
+                process.stdin.close()
             result = answer_of(process, job)
         if not stopped.is_set():
             after(result)
@@ -112,4 +117,5 @@ def side_by_side(jobs: list, number: int, before: Callable, after: Callable) -> 
         stopped.set()
         pool.shutdown(wait=False, cancel_futures=True)
         for process in running:
-            process.stdin.close()
+            with contextlib.suppress(OSError):
+                process.stdin.close()

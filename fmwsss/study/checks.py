@@ -45,6 +45,9 @@ def check(settings: Settings) -> Settings:
     check_masks(settings)
     for name in TASK_LOSSES:
         check_task(settings, name, getattr(settings, name))
+    if settings.ablations.linear and not isinstance(settings.segmentation.views, str):
+        what = "ablations.linear needs pictures that are encoded once"
+        raise SettingsError(f"{what}: set segmentation.views=frozen, or ablations.linear=false")
     check_refiners(settings)
     for name in ("clip_weights", "sam_weights"):
         check_file(getattr(settings.models, name), f"models.{name}")

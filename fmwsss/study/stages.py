@@ -5,18 +5,21 @@
 # %% auto #0
 __all__ = ['SAM_GIGABYTES', 'stamps_of', 'readable_setup', 'worth_workers', 'readable', 'masks_setup', 'that_fit', 'masks_stage',
            'note_of_levels', 'weights_digest', 'prompts_stage', 'kept_text', 'pack', 'unpack', 'full_size', 'Memory',
-           'same_size', 'cams_setup', 'remembered', 'cams_of_group', 'refined_maps', 'cams_stage', 'Reader',
-           'seeds_setup', 'choosing_setup', 'refiners_of', 'seeds_stage', 'choosing_stage']
+           'bytes_of', 'same_size', 'cams_setup', 'remembered', 'waited', 'cams_of_group', 'refined_maps', 'cams_stage',
+           'Reader', 'seeds_setup', 'choosing_setup', 'refiners_of', 'seeds_stage', 'choosing_stage']
 
 # %% ../../nbs/study/09_stages.ipynb #a47277c2
 import hashlib
 import time
+from contextlib import nullcontext
 from functools import cache
 
 import numpy as np
 import torch
+from filelock import FileLock
 
 from ..data.dataset import subset
+from ..data.in_python import array_stamp
 from ..engine.checkpoints import Checkpoint
 from ..engine.fit import fit
 from ..engine.keys import code_digest, digest, file_digest
@@ -130,21 +133,26 @@ def weights_digest(model: str, weights: str | None = None) -> str:
     return file_digest(weights or (packaged if packaged.exists() else model))
 
 # %% ../../nbs/study/09_stages.ipynb #bc79db26
-def prompts_stage(run: Run, name: str, learner, source, loss, key: dict, device="cpu", **training):
+def prompts_stage(
+    run: Run, name: str, learner, source, loss, key: dict, device="cpu", parts=(), **training
+):
     """Train (or load) prompts -> (text features (G, E), history).
 
     learner: `PromptLearner`; source(): what it learns from; key: what learner, source and loss
-    depend on; training: of `fit`."""
-    settings = dict(key, training=training, code=code_digest(fit, loss, PromptLearner))
+    depend on; parts: whose code the source runs; training: of `fit`. Of two programs on one machine
+    that want the same prompts one trains them."""
+    settings = dict(key, training=training, code=code_digest(fit, loss, PromptLearner, *parts))
     path = run.cache / f"prompts_{name}" / f"{digest(settings)}.pt"
     start = begin_stage()
     steps = training["steps"]
-    done = path.exists() and Checkpoint(path).steps() >= steps
     options = dict(device=device, rank=run.rank, world=run.world, progress=run.progress)
-    if not done:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    history = fit(learner, None if done else source(), loss, checkpoint=path, **options, **training)
-    text = kept_text(path.with_suffix(".npy"), learner, run)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    alone = FileLock(path.with_suffix(".lock")) if run.world == 1 else nullcontext()
+    with alone:
+        done = path.exists() and Checkpoint(path).steps() >= steps
+        views = None if done else source()
+        history = fit(learner, views, loss, checkpoint=path, **options, **training)
+        text = kept_text(path.with_suffix(".npy"), learner, run)
     counts = dict(images=0, computed=0 if done else steps, reused=steps if done else 0)
     stage = dict(stage=f"prompts_{name}", part="train", key=path.stem, **counts)
     run.records.append(dict(stage, **end_stage(start)))
@@ -180,7 +188,9 @@ def full_size(arrays: dict, name: str) -> np.ndarray:
 
 # %% ../../nbs/study/09_stages.ipynb #8e1b5035
 class Memory:
-    "Results that were computed before, with the seconds they took; it holds `limit` bytes."
+    """Results that were computed before, with the seconds they took; it holds `limit` bytes.
+
+    What comes when it is full is computed each time."""
 
     def __init__(self, limit: float = 3e8):
         self.room, self.found = limit, {}
@@ -190,11 +200,18 @@ class Memory:
         if key in self.found:
             return self.found[key]
         result = timed(make)
-        size = sum(getattr(each, "nbytes", 0) for each in leaves(result))
+        size = sum(map(bytes_of, leaves(result)))
         if self.room and size <= self.room:
             self.room -= size
             self.found[key] = result
         return result
+
+
+def bytes_of(thing) -> int:
+    "Of an array, a tensor, or all numbers of a CLIP."
+    if hasattr(thing, "model"):
+        return sum(p.nbytes for p in thing.model.parameters())
+    return getattr(thing, "nbytes", 0)
 
 # %% ../../nbs/study/09_stages.ipynb #105e86f1
 def same_size(images: list) -> list:
@@ -222,7 +239,7 @@ def cams_setup(dataset, model, device, text, cam, affinity, memory=None):
             labels = torch.stack([torch.as_tensor(dataset.labels(indices[k])) for k in group])
             sizes = [images[k].shape[:2] for k in group]
             pixels = clip.pixels([rounded[k] for k in group]).to(device)
-            names = tuple(dataset.image_stamp(indices[k]) for k in group)
+            names = tuple(array_stamp(rounded[k]) for k in group)
             trunk = remembered(clip, memory, (*here, *names))
             more = (sizes, cam, affinity, trunk)
             yield from cams_of_group(clip, text, pixels, labels.to(device), *more)
@@ -232,7 +249,18 @@ def cams_setup(dataset, model, device, text, cam, affinity, memory=None):
 
 def remembered(clip, memory: Memory, key: tuple):
     "`clip.trunk` of images that `key` names -> (its result, the seconds it took at first)."
-    return lambda pixels, layers: memory.timed((*key, layers), lambda: clip.trunk(pixels, layers))
+
+    def trunk(pixels, layers):
+        return memory.timed((*key, layers), lambda: waited(clip.trunk(pixels, layers)))
+
+    return trunk
+
+
+def waited(result):
+    "A result that a GPU may still be computing, when it is there: so that seconds are those of it."
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return result
 
 
 def cams_of_group(clip, text, pixels, labels, sizes, cam, affinity, trunk=None):
