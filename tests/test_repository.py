@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -134,3 +135,20 @@ def test_lowest_versions_are_those_of_the_settings():
     pins = lowest.pins()
     assert any(p.startswith("torch==2.") for p in pins)
     assert all("==" in p or p in lowest.TOOLS for p in pins), "a requirement has no lower bound"
+
+
+def test_what_the_first_page_says_of_the_second_half_is_what_was_found():
+    "Its sentence is prose; this fails when the committed claims say something else."
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "The CAMs get better, and so do the pseudo labels of the training pictures" in text
+    verdicts = {}
+    for preset in ("minivoc", "miniclip"):
+        table = pd.read_csv(ROOT / "benchmarks" / "results" / preset / "claims.csv")
+        verdicts[preset] = table.set_index("claim").verdict
+    found = verdicts["minivoc"]
+    better = "Fine seeds are better than coarse seeds"
+    cams = "CAMs of the segmentation task are better than those of the classification task"
+    network = "Fine seeds teach a network better than coarse seeds"
+    assert {found[c] for c in (cams, f"{better} on the training pictures", network)} == {"holds"}
+    assert ("one training\ncannot tell" in text) == (found[better] == "undecided")
+    assert verdicts["miniclip"][better] == "opposite"  # "with miniclip it does harm"
