@@ -322,3 +322,8 @@ def test_linear_views_are_for_the_segmentation_task():
 def parse_and_check(*changes):
     "The settings of minivoc with changes, checked."
     return check(settings_of("minivoc", changes=parse_settings(changes)))
+
+
+def test_ablations_with_matrices_need_pictures_that_are_encoded_once():
+    with pytest.raises(SettingsError, match="ablations.linear needs pictures"):
+        parse_and_check("segmentation.views={size: 96}", "ablations.linear=true")

@@ -11,6 +11,8 @@ import nbformat
 import psutil
 import pytest
 
+from fmwsss.app import runner, side_by_side as module
+from fmwsss.app.notebooks import outputs_of
 from fmwsss.app.presets import known_presets, settings_of
 from fmwsss.app.runner import grouped, reproduce
 from fmwsss.app.side_by_side import OwnLines, side_by_side
@@ -110,3 +112,44 @@ def test_what_measures_seconds_runs_alone(preset):
 def test_an_unknown_name_is_refused_before_anything_runs(tmp_path):
     with pytest.raises(SettingsError, match="gallry"):
         reproduce("minivoc", tmp_path, changes=dict(side_by_side=["gallry"]), progress=False)
+
+
+# ---- what a reviewer found
+
+
+def test_what_a_kernel_prints_is_no_answer(tmp_path):
+    noise = "import os\nos.write(1, b'{}')\nos.system('echo noise')"
+    found, _ = together(jobs_of(tmp_path, loud=noise, quiet="print(x)"))
+    assert found["loud"]["ok"] and found["quiet"]["ok"]
+
+
+def test_a_process_that_dies_at_once_is_a_failed_notebook(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "CODE", "raise SystemExit(3)")
+    found, _ = together(jobs_of(tmp_path, one="print(x)", two="print(x)"))
+    assert not any(r["ok"] for r in found.values())
+    assert all("ended with code 3" in r["error"] for r in found.values())
+
+
+def test_half_written_files_of_another_notebook_are_not_its_outputs(tmp_path):
+    (tmp_path / "tables").mkdir()
+    for name in ("seeds.csv", "models.csv.123.part"):
+        (tmp_path / "tables" / name).write_text("x")
+    assert list(outputs_of(tmp_path)) == ["tables/seeds.csv"]
+
+
+@pytest.mark.parametrize("workers, at_once, each", [(2, 2, 1), (8, 3, 2), (1, None, 1)])
+def test_workers_are_all_processes_together(monkeypatch, workers, at_once, each):
+    seen = {}
+
+    def together(jobs, number, *_):
+        seen.update(number=number, each={job["parameters"]["workers"] for job in jobs})
+
+    monkeypatch.setattr(runner, "side_by_side", together)
+    monkeypatch.setattr(runner, "run_notebook", lambda **job: dict(name="n", ok=True, **FINE))
+    parameters = dict(workers=workers)
+    options = dict(run="", parameters=parameters, progress=False, number=0)
+    runner.run_group([dict(source=f"{n}.ipynb", **options) for n in "abc"], workers, 3)
+    assert seen.get("number") == at_once and seen.get("each", {1}) == {each}
+
+
+FINE = dict(seconds=0.0, reused=False, error=None)

@@ -6,13 +6,16 @@ import torch
 from small import QUICK_STUDY, drawn_list, quick_study
 
 from fmwsss.data.in_python import ListDataset
+from fmwsss.engine.keys import code_digest, reached
 from fmwsss.engine.stages import StageFailed
+from fmwsss.fast.text import PromptLearner
 from fmwsss.files.errors import SettingsError
 from fmwsss.method.evaluation import confusion
 from fmwsss.study import stages
 from fmwsss.study.pseudo_labels import pseudo_labels
 from fmwsss.study.statistics import miou
-from fmwsss.study.study import from_seed
+from fmwsss.study.study import VIEWS, from_seed
+from fmwsss.study.tasks import LinearViews
 from fmwsss.study.ways import Way
 
 
@@ -252,3 +255,39 @@ def test_training_uses_the_images_that_have_seeds(tmp_path):
     study = quick_study(tmp_path, data)
     found = study.coarse_to_fine(methods=())
     assert len(study.data["train"]) == GOOD and len(found.fine_prompts.history) == 2
+
+
+class OneStamp(ListDataset):
+    "A data set of somebody's own that says the same of every picture."
+
+    def image_stamp(self, i):
+        return "0"
+
+
+def test_what_is_remembered_of_a_picture_is_not_told_of_another(tmp_path):
+    "The memory of the image tower knows pictures by their pixels, whatever the data set says."
+    data = drawn_list(12, OneStamp)  # more than a batch
+    found = []
+    for memory, name in ((stages.Memory(), "with"), (stages.Memory(limit=0), "without")):
+        study = quick_study(tmp_path / name, data)
+        study.memory = memory
+        store = study.cams(study.fixed("{}."), "val", 0.4)
+        found.append([store.load(i) for i in data.ids])
+    for a, b in zip(*found, strict=True):
+        assert all(np.array_equal(a[key], b[key]) for key in b)
+
+
+def test_a_memory_that_is_full_keeps_what_it_has():
+    memory = stages.Memory(limit=1000)
+    make = lambda: np.zeros(100)
+    first = memory.timed(("a",), make)[0]
+    assert memory.timed(("b",), make)[0] is not memory.timed(("b",), make)[0]
+    assert memory.timed(("a",), make)[0] is first and memory.room == 200
+
+
+def test_prompts_are_keyed_on_what_makes_their_views():
+    "A mended form of the views trains anew, instead of taking prompts of the old one."
+    keys = {code_digest(PromptLearner, *parts) for parts in VIEWS.values()}
+    assert len(keys) == len(VIEWS) == 3
+    reached_by = reached([(LinearViews.__module__, "LinearViews")])[0]
+    assert ("fmwsss.fast.linear_cam", "cam_matrices") in reached_by
