@@ -266,7 +266,7 @@ class OneStamp(ListDataset):
 
 def test_what_is_remembered_of_a_picture_is_not_told_of_another(tmp_path):
     "The memory of the image tower knows pictures by their pixels, whatever the data set says."
-    data = drawn_list(12, OneStamp)  # more than a batch
+    data = drawn_list(16, OneStamp)  # two batches
     found = []
     for memory, name in ((stages.Memory(), "with"), (stages.Memory(limit=0), "without")):
         study = quick_study(tmp_path / name, data)
