@@ -10,7 +10,7 @@ NICE    = OMP_NUM_THREADS=1
 
 help:
 	@echo "make reproduce   the whole method and its benchmarks on the drawn VOC, with few pictures, in five minutes: tables, figures and a page in runs/minivoc (no download, no GPU)"
-	@echo "make benchmark   the same in full: 23 minutes on two idle cores"
+	@echo "make benchmark   the same in full: 23 to 24 minutes on two idle cores"
 	@echo "make quick       the formulas, the doors and the command line's errors: under a minute"
 	@echo "make test        tests, and every notebook from top to bottom"
 	@echo "make lint        ruff over modules, notebooks, tests, benchmarks and docs"

@@ -150,5 +150,7 @@ def test_what_the_first_page_says_of_the_second_half_is_what_was_found():
     cams = "CAMs of the segmentation task are better than those of the classification task"
     network = "Fine seeds teach a network better than coarse seeds"
     assert {found[c] for c in (cams, f"{better} on the training pictures", network)} == {"holds"}
-    assert ("one training\ncannot tell" in text) == (found[better] == "undecided")
+    kept = "Prompts of the segmentation task beat the coarse prompts kept"
+    assert "cannot tell, not even with three trainings" in text
+    assert found[better] == found[kept] == "undecided"
     assert verdicts["miniclip"][better] == "opposite"  # "with miniclip it does harm"
