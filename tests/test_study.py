@@ -291,3 +291,17 @@ def test_prompts_are_keyed_on_what_makes_their_views():
     assert len(keys) == len(VIEWS) == 3
     reached_by = reached([(LinearViews.__module__, "LinearViews")])[0]
     assert ("fmwsss.fast.linear_cam", "cam_matrices") in reached_by
+
+
+def test_finished_prompts_are_read_without_writing(tmp_path, monkeypatch):
+    "A cache that others share may be one in which nothing can be written, not even a lock."
+    study = quick_study(tmp_path)
+    task = study.settings.classification
+    first = study.train("classification", task)
+
+    def refused(*_):
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(stages, "FileLock", refused)
+    again = quick_study(tmp_path).train("classification", task)
+    assert torch.equal(first.text, again.text)

@@ -204,19 +204,17 @@ def own_folder(run: Path) -> Path:
     return own
 
 
-def key_of(source, run, parameters: dict) -> str:
+def key_of(source, run: Path, parameters: dict) -> str:
     "Hash of all that a notebook's results depend on."
     stamp = inputs_stamp(parameters, run)
     return digest(file_digest(source), parameters, library_digest(), stamp)
 
 
-def finished_before(source, run, parameters: dict) -> dict | None:
-    "The result of a notebook that has run like this, if its outputs are still there."
-    run, name = Path(run), Path(source).stem
+def finished_before(run: Path, name: str, key: str) -> dict | None:
+    "The result of a notebook that has run with this `key_of`, if its outputs are still there."
     done = read_json(run / "records" / f"{name}.done.json")
     files = [f"notebooks/{name}.ipynb", *done.get("outputs", [])]
-    there = done and all((run / f).exists() for f in files)
-    if there and done.get("key") == key_of(source, run, parameters):
+    if done.get("key") == key and all((run / f).exists() for f in files):
         return dict(done["result"], reused=True)
     return None
 
@@ -227,10 +225,10 @@ def run_notebook(source, run, parameters: dict, progress: bool = True, number: i
     number: its place in the list of notebooks, see `kernel_environment`."""
     source, run = Path(source), Path(run)
     name, out = source.stem, own_folder(run)
-    before_it = finished_before(source, run, parameters)
-    if before_it:
-        return before_it
     key = key_of(source, run, parameters)
+    earlier = finished_before(run, name, key)
+    if earlier:
+        return earlier
     before = outputs_of(out)
     start = time.perf_counter()
     target = out / "notebooks" / f"{name}.ipynb"

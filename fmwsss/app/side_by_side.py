@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event, Thread
 
-from .notebooks import finished_before, in_one_line, run_notebook
+from .notebooks import finished_before, in_one_line, key_of, run_notebook
 
 # %% ../../nbs/app/02_side_by_side.ipynb #82eebf0c
 class OwnLines:
@@ -99,7 +99,8 @@ def side_by_side(jobs: list, number: int, before: Callable, after: Callable) -> 
 
     def one(job):
         before(job)
-        result = finished_before(job["source"], job["run"], job["parameters"])
+        run, name = Path(job["run"]), Path(job["source"]).stem
+        result = finished_before(run, name, key_of(job["source"], run, job["parameters"]))
         if not result:
             process = start_job(job, threads)
             running.append(process)

@@ -146,10 +146,13 @@ def prompts_stage(
     start = begin_stage()
     steps = training["steps"]
     options = dict(device=device, rank=run.rank, world=run.world, progress=run.progress)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    alone = FileLock(path.with_suffix(".lock")) if run.world == 1 else nullcontext()
+    finished = lambda: path.exists() and Checkpoint(path).steps() >= steps
+    alone = nullcontext()
+    if not finished():  # a finished training is only read, also where nothing can be written
+        path.parent.mkdir(parents=True, exist_ok=True)
+        alone = FileLock(path.with_suffix(".lock")) if run.world == 1 else alone
     with alone:
-        done = path.exists() and Checkpoint(path).steps() >= steps
+        done = finished()
         views = None if done else source()
         history = fit(learner, views, loss, checkpoint=path, **options, **training)
         text = kept_text(path.with_suffix(".npy"), learner, run)
